@@ -1,0 +1,1 @@
+"""Frame sources: one file each, opened by ``open_source(uri)``."""

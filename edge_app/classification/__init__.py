@@ -1,0 +1,1 @@
+"""Particles to classes: model bundle, interpreter back ends, rejection of unknowns."""

@@ -1,0 +1,1 @@
+"""Commands: declare options and delegate, nothing more."""

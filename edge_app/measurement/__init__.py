@@ -1,0 +1,1 @@
+"""Pixels to numbers with units: descriptors, calibration, histogram, concentration."""

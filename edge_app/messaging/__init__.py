@@ -1,0 +1,1 @@
+"""Windows to subscribers: message schemas, outbox on disk, publisher, embedded broker."""

@@ -1,0 +1,1 @@
+"""Frames to particles: background, masks, boxes."""

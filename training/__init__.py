@@ -1,0 +1,1 @@
+"""Training workstation: optics simulator, datasets, networks, fit and evaluation."""

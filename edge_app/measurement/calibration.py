@@ -48,7 +48,9 @@ class Calibration(BaseModel):
     def _monotone(self) -> "Calibration":
         x, y = self.curve_px, self.curve_um
         if len(x) < 2 or len(x) != len(y):
-            raise ValueError(f"curve_px and curve_um need the same number of knots, at least 2; found {len(x)}, {len(y)}")
+            raise ValueError(
+                f"curve_px and curve_um need the same number of knots, at least 2; found {len(x)}, {len(y)}"
+            )
         if (np.diff(x) <= 0).any() or (np.diff(y) < 0).any():
             raise ValueError("curve_px must rise and curve_um must not fall")
         return self

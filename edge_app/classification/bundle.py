@@ -1,0 +1,176 @@
+"""A network with everything that is needed to use it rightly, in one folder whose hashes are checked."""
+
+import hashlib
+import json
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Final, Literal
+
+import numpy as np
+import numpy.typing as npt
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
+
+from edge_app.capture.frame import RATIO_ONE
+from edge_app.classification.crops import CropGeometry
+from edge_app.classification.rejection import Rejection
+from edge_app.errors import UserError
+
+__all__ = ["SHIPPED", "UNKNOWN", "Bundle", "BundleDescription", "Quantisation", "sha256_of"]
+
+SHIPPED: Final = Path(__file__).parent / "bundles" / "default"
+UNKNOWN: Final = "unknown"
+SCHEMA: Final = "mfi.bundle/1"
+
+
+class Quantisation(BaseModel):
+    """real = scale * (q - zero_point), q int8."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+    scale: float = Field(gt=0)
+    zero_point: int = Field(ge=-128, le=127)
+
+
+class BundleInput(BaseModel):
+    """What the network takes: ``crop`` int8 (n, W, W, 1) and ``size`` int8 (n, 1)."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+    window_px: int = Field(ge=16, le=256)
+    margin_px: int = Field(ge=0, le=8)
+    um_per_px: float = Field(gt=0)
+    ratio_one: Literal[160] = RATIO_ONE
+    code_scale: float = Field(default=64.0, gt=0, description="the network's real input is (code - 160) / code_scale")
+    extra_inputs: tuple[str, ...] = ("log2_reduction",)
+
+
+class BundleDescription(BaseModel):
+    """``bundle.json``."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+    schema_name: Literal["mfi.bundle/1"] = Field(alias="schema")
+    name: str
+    version: str
+    classes: tuple[str, ...] = Field(min_length=2)
+    input: BundleInput
+    quantisation: dict[str, Quantisation] = Field(description="of crop, size, logits and embedding")
+    temperature: float = Field(gt=0)
+    log_prior: tuple[float, ...] = Field(description="added to the scaled logits: the class mix assumed, per class")
+    rejection: Rejection
+    confusion_matrix: tuple[tuple[float, ...], ...] = Field(
+        description="rows true class, columns classes then unknown; shares of the row"
+    )
+    metrics: dict[str, Any]
+    files: dict[str, str] = Field(description="file name -> SHA-256")
+    versions: dict[str, str]
+    training: dict[str, Any]
+
+    @model_validator(mode="after")
+    def _consistent(self) -> "BundleDescription":
+        n = len(self.classes)
+        if len(set(self.classes)) != n or UNKNOWN in self.classes:
+            raise ValueError(f"classes must differ and none may be '{UNKNOWN}', found {', '.join(self.classes)}")
+        if len(self.log_prior) != n:
+            raise ValueError(f"log_prior has {len(self.log_prior)} numbers for {n} classes")
+        if "model.tflite" not in self.files:
+            raise ValueError("files does not name model.tflite")
+        missing = {"crop", "size", "logits"} - set(self.quantisation)
+        if missing:
+            raise ValueError(f"quantisation lacks {', '.join(sorted(missing))}")
+        return self
+
+
+def sha256_of(path: Path) -> str:
+    """SHA-256 of a file, hexadecimal."""
+    return hashlib.sha256(path.read_bytes()).hexdigest()
+
+
+@dataclass(frozen=True)
+class Bundle:
+    """A loaded and verified bundle.
+
+    ``model`` is the TFLite flat buffer, ``prototypes`` float32 (C, E) the mean embedding of each class or None.
+    """
+
+    directory: Path
+    description: BundleDescription
+    model: bytes
+    prototypes: npt.NDArray[np.float32] | None
+
+    @property
+    def classes(self) -> tuple[str, ...]:
+        """The network's classes, without ``unknown``."""
+        return self.description.classes
+
+    @property
+    def geometry(self) -> CropGeometry:
+        """How crops are cut for this network."""
+        i = self.description.input
+        return CropGeometry(window_px=i.window_px, margin_px=i.margin_px, um_per_px=i.um_per_px)
+
+    @property
+    def model_sha256(self) -> str:
+        """SHA-256 of the network file: the model's identity in records and messages."""
+        return self.description.files["model.tflite"]
+
+    @property
+    def identity(self) -> str:
+        """Short readable step for the pipeline identity."""
+        d = self.description
+        return f"classify:{d.name}@{d.version}:p={d.rejection.minimum_probability:g}:t={d.temperature:g}:m={self.model_sha256[:12]}"
+
+    @staticmethod
+    def load(directory: Path | str | None = None) -> "Bundle":
+        """Read and verify a bundle folder.
+
+        Parameters
+        ----------
+        directory
+            The folder; None: the bundle shipped with the package.
+
+        Raises
+        ------
+        UserError
+            A file is missing, unreadable, or not the one whose SHA-256 ``bundle.json`` holds.
+        """
+        folder = SHIPPED if directory is None else Path(directory)
+        card = folder / "bundle.json"
+        try:
+            text = card.read_bytes()
+        except OSError as error:
+            raise UserError(f"{card}: not a model bundle, cannot be read ({error.strerror})") from None
+        try:
+            description = BundleDescription.model_validate(json.loads(text))
+        except (ValueError, ValidationError) as error:
+            raise UserError(f"{card}: not a valid bundle description: {_first_problem(error)}") from None
+        for name, wanted in description.files.items():
+            path = folder / name
+            if Path(name).name != name:
+                raise UserError(f"{card}: file name {name!r} leads out of the bundle")
+            try:
+                found = sha256_of(path)
+            except OSError as error:
+                raise UserError(f"{path}: named in bundle.json but cannot be read ({error.strerror})") from None
+            if found != wanted:
+                raise UserError(
+                    f"{path}: SHA-256 {found[:12]}... differs from {wanted[:12]}... in bundle.json; refused"
+                )
+        prototypes = None
+        if "reference.npz" in description.files:
+            with np.load(folder / "reference.npz") as reference:
+                if "prototypes" in reference:
+                    prototypes = reference["prototypes"].astype(np.float32)
+        return Bundle(
+            directory=folder,
+            description=description,
+            model=(folder / "model.tflite").read_bytes(),
+            prototypes=prototypes,
+        )
+
+
+def _first_problem(error: ValueError) -> str:
+    if isinstance(error, ValidationError):
+        first = error.errors()[0]
+        return f"{'.'.join(str(p) for p in first['loc']) or 'bundle'}: {first['msg']}"
+    return str(error).splitlines()[0]

@@ -1,0 +1,86 @@
+"""From logits to calibrated probabilities, class and ``unknown``."""
+
+from dataclasses import dataclass
+
+import numpy as np
+import numpy.typing as npt
+from pydantic import BaseModel, ConfigDict, Field
+
+__all__ = ["Classification", "Rejection", "decide", "probabilities_of"]
+
+F4 = npt.NDArray[np.float32]
+
+
+class Rejection(BaseModel):
+    """When a particle is called ``unknown``; chosen by the error of the reported composition, part of the bundle."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+    minimum_probability: float = Field(
+        default=0.0, ge=0, le=1, description="below this calibrated probability of the best class"
+    )
+    maximum_distance: tuple[float, ...] | None = Field(
+        default=None, description="above this distance to the class's prototype in the embedding, a number per class"
+    )
+
+
+@dataclass(frozen=True, kw_only=True)
+class Classification:
+    """Classes of n particles.
+
+    ``class_index`` int16 (n,) into ``Classifier.classes`` (the last is ``unknown``), ``confidence`` float32 (n,)
+    the calibrated probability of the best class (also where rejected), ``probabilities`` float32 (n, C) over the
+    network's own classes.
+    """
+
+    class_index: npt.NDArray[np.int16]
+    confidence: F4
+    probabilities: F4
+
+    def __len__(self) -> int:
+        return len(self.class_index)
+
+
+def probabilities_of(logits: F4, *, temperature: float, log_prior: F4 | None = None) -> F4:
+    """Softmax of ``logits / temperature + log_prior``, shape (n, C).
+
+    Examples
+    --------
+    >>> probabilities_of(np.array([[0.0, 0.0]], np.float32), temperature=2.0).tolist()
+    [[0.5, 0.5]]
+    """
+    scaled = logits.astype(np.float32) / np.float32(temperature)
+    if log_prior is not None:
+        scaled = scaled + log_prior
+    scaled -= scaled.max(axis=1, keepdims=True, initial=-np.inf)
+    np.exp(scaled, out=scaled)
+    scaled /= scaled.sum(axis=1, keepdims=True)
+    return scaled
+
+
+def decide(
+    probabilities: F4, *, rejection: Rejection, embedding: F4 | None = None, prototypes: F4 | None = None
+) -> Classification:
+    """Best class, or ``unknown`` (index C) where it is not sure enough or unlike anything of that class.
+
+    Parameters
+    ----------
+    probabilities
+        float32 (n, C), calibrated.
+    rejection
+        The rule of the bundle.
+    embedding, prototypes
+        float32 (n, E) and (C, E); needed only by a rule with ``maximum_distance``.
+    """
+    n, classes = probabilities.shape
+    best = probabilities.argmax(axis=1) if n else np.empty(0, np.int64)
+    confidence = probabilities[np.arange(n), best]
+    unknown = confidence < rejection.minimum_probability
+    if rejection.maximum_distance is not None and embedding is not None and prototypes is not None:
+        distance = np.linalg.norm(embedding - prototypes[best], axis=1)
+        unknown |= distance > np.asarray(rejection.maximum_distance, np.float32)[best]
+    return Classification(
+        class_index=np.where(unknown, classes, best).astype(np.int16),
+        confidence=confidence,
+        probabilities=probabilities,
+    )

@@ -118,7 +118,8 @@ class Bundle:
     def identity(self) -> str:
         """Short readable step for the pipeline identity."""
         d = self.description
-        return f"classify:{d.name}@{d.version}:p={d.rejection.minimum_probability:g}:t={d.temperature:g}:m={self.model_sha256[:12]}"
+        rule = f"p={d.rejection.minimum_probability:g}:t={d.temperature:g}"
+        return f"classify:{d.name}@{d.version}:{rule}:m={self.model_sha256[:12]}"
 
     @staticmethod
     def load(directory: Path | str | None = None) -> "Bundle":

@@ -37,7 +37,7 @@ class Classifier:
         codes = np.arange(256)
         real = (codes - d.input.ratio_one) / d.input.code_scale
         table = np.clip(np.rint(real / crop.scale) + crop.zero_point, -128, 127).astype(np.int8)
-        # Networks of this house are trained so that int8 = code - 128, which is the code's bytes with the top bit flipped.
+        # Networks of this house take int8 = code - 128, which is the code's byte with its top bit flipped.
         self._flip = bool(np.array_equal(table, (codes - 128).astype(np.int8)))
         self._table = table
         self._size = size

@@ -61,9 +61,9 @@ def cut_crops(
 ) -> Crops:
     """Cut the box of each particle, with a margin, into the middle of a window of background.
 
-    The scale is the real one: small particles look small. A particle whose box and margin do not fit is reduced (area average) until it
-    fits, and ``Crops.size`` says by how much. Only the box and its margin are kept: a neighbour that the window
-    would also cover is not shown. Beyond the frame there is background.
+    The scale is the real one: small particles look small. A particle whose box and margin do not fit is reduced
+    (area average) until it fits, and ``Crops.size`` says by how much. Only the box and its margin are kept: a
+    neighbour that the window would also cover is not shown. Beyond the frame there is background.
 
     Parameters
     ----------
@@ -104,7 +104,9 @@ def cut_crops(
     reduction = np.maximum(np.maximum(wide, high) / window, 1.0)
     # One padded copy of the picture lets every window be a plain slice of it, whatever edge it hangs over.
     pad = window + margin
-    padded = cv2.copyMakeBorder(ratio, pad, pad, pad, pad, cv2.BORDER_CONSTANT, value=RATIO_ONE)
+    padded: U1 = np.asarray(
+        cv2.copyMakeBorder(ratio, pad, pad, pad, pad, cv2.BORDER_CONSTANT, value=RATIO_ONE), np.uint8
+    )
     before_x, before_y = (window - wide) // 2, (window - high) // 2
     fits = reduction <= 1.0
     first_x = np.clip(left - before_x + pad, 0, padded.shape[1] - window)

@@ -1,4 +1,4 @@
-"""Simulated pictures at rest: views of many particles in flat arrays, rendered in shards that survive an interruption."""
+"""Simulated pictures at rest: views of many particles in flat arrays, in shards that survive an interruption."""
 
 from __future__ import annotations
 
@@ -120,7 +120,7 @@ def _render_shard(
     store = ViewStore.from_views(pictures, groups)
     partial_path = path.with_suffix(".partial")
     with partial_path.open("wb") as file:
-        np.savez(file, **{f.name: getattr(store, f.name) for f in fields(store)})  # type: ignore[arg-type]
+        np.savez(file, **{f.name: getattr(store, f.name) for f in fields(store)})
     partial_path.rename(path)
     return path
 

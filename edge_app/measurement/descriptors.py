@@ -16,6 +16,7 @@ from edge_app.segmentation.regions import Regions
 __all__ = ["contour_perimeter", "edge_gradient", "feret_diameters", "hull_pixels", "measure"]
 
 F8 = npt.NDArray[np.float64]
+I4 = npt.NDArray[np.int32]
 F4 = npt.NDArray[np.float32]
 I8 = npt.NDArray[np.int64]
 U8 = npt.NDArray[np.uint8]
@@ -76,24 +77,28 @@ def feret_diameters(corner: npt.NDArray[np.int32], start: I8) -> tuple[F4, F4, F
     return reach.max(1), reach.min(1), reach.mean(1)
 
 
-def contour_perimeter(contour: npt.NDArray[np.int32], start: I8) -> F4:
+def contour_perimeter(contour: npt.NDArray[np.int32], step: npt.NDArray[np.int32], start: I8, pieces: I4) -> F4:
     """Perimeter of outer contours, px, float32 (n,).
 
     Length of the 8-connected chain through pixel centres with the unbiased weights of Vossepoel and Smeulders
-    (0.980 per even step, 1.406 per odd step, -0.091 per corner), moved outwards by half a pixel (+ pi, Steiner).
+    (0.980 per even step, 1.406 per odd step, -0.091 per corner), moved outwards by half a pixel (+ pi for each
+    closed contour, Steiner).
+
+    Parameters
+    ----------
+    contour, step, start, pieces
+        ``contour``, ``contour_step``, ``contour_start`` and ``pieces`` of :class:`Regions`.
 
     References
     ----------
     A. M. Vossepoel, A. W. M. Smeulders, Computer Graphics and Image Processing 20 (1982) 347.
     """
-    if len(start) == 1:
-        return np.zeros(0, np.float32)
-    following = _next_in_row(start)
-    step = contour[following] - contour
-    manhattan = np.abs(step).sum(1)
-    turned = (step[following] != step).any(1)
+    following = np.arange(len(contour)) + step
+    move = contour[following] - contour
+    manhattan = np.abs(move).sum(1)
+    turned = (move[following] != move).any(1)
     length = np.array([0.0, 0.980, 1.406])[np.minimum(manhattan, 2)] - 0.091 * (turned & (manhattan > 0))
-    return (np.maximum(_segment_sum(length, start), 0.0) + np.pi).astype(np.float32)
+    return (np.maximum(_segment_sum(length, start), 0.0) + np.pi * pieces).astype(np.float32)
 
 
 def edge_gradient(ratio: U8, regions: Regions) -> F4:
@@ -154,7 +159,7 @@ def measure(ratio: U8, regions: Regions, *, frame: int, time_s: float, calibrati
     corner, corner_start = hull_points(regions)
     longest, shortest, _ = feret_diameters(corner, corner_start)
     convex = hull_pixels(corner, corner_start) if n else area
-    perimeter = contour_perimeter(regions.contour, regions.contour_start)
+    perimeter = contour_perimeter(regions.contour, regions.contour_step, regions.contour_start, regions.pieces)
     half_area = half_maximum_area(ratio, regions)
     scale = np.float32(calibration.um_per_px)
     one = np.float64(RATIO_ONE)

@@ -113,8 +113,8 @@ class Background:
     def prime(self, images: Sequence[U8]) -> None:
         """Start from the first frames: the median of each pixel, each frame brought to the brightness of the first.
 
-        With one or two frames a median cannot tell a particle from the background; pixels that differ from the
-        spatial background then take its value.
+        With few frames a median cannot tell a particle from the background: where it differs from the slow
+        background and one of the frames does not, that frame's value is taken.
 
         Parameters
         ----------
@@ -128,18 +128,21 @@ class Background:
             return
         level = frame_gain(first, spatial)
         flat = [cv2.convertScaleAbs(i, alpha=level / max(frame_gain(i, spatial), 1e-3)) for i in images]
-        if len(flat) == 2:
-            # Of two values the one nearer to the slow background is the one without a particle on it.
-            a, b = flat
-            median = np.where(cv2.absdiff(a, spatial) <= cv2.absdiff(b, spatial), a, b)
-        else:
-            rows = 64  # by strips, so that no stack of whole frames is copied
-            median = np.concatenate(
-                [
-                    np.partition(np.stack([i[y : y + rows] for i in flat]), len(flat) // 2, axis=0)[len(flat) // 2]
-                    for y in range(0, first.shape[0], rows)
-                ]
-            )
+        rows = 64  # by strips, so that no stack of whole frames is copied
+        strips = []
+        for y in range(0, first.shape[0], rows):
+            stack = np.stack([i[y : y + rows] for i in flat])
+            middle = np.partition(stack, (len(flat) - 1) // 2, axis=0)[(len(flat) - 1) // 2]
+            # Where particles lay on most of the frames, the frame nearest to the slow background is the empty one.
+            # Dirt that is there in every frame has no such frame, and stays in the background.
+            slow = spatial[y : y + rows].astype(np.int16)
+            odd = np.abs(middle - slow) > 0.04 * slow
+            chosen = stack[:, odd].astype(np.int16)
+            nearest = np.argmin(np.abs(chosen - slow[odd]), axis=0)
+            value = chosen[nearest, np.arange(chosen.shape[1])]
+            middle[odd] = np.where(np.abs(value - slow[odd]) <= 0.03 * slow[odd], value, middle[odd])
+            strips.append(middle)
+        median = np.concatenate(strips)
         self.start(median)
         self.frames = len(flat)
 

@@ -1,5 +1,6 @@
 """Masks to regions: connected components as ragged arrays, no object and no picture per particle."""
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from typing import Final
@@ -8,14 +9,15 @@ import cv2
 import numpy as np
 import numpy.typing as npt
 
-__all__ = ["LabelOverflow", "Regions", "find_regions", "ragged_index"]
+__all__ = ["LabelOverflow", "Regions", "fill_holes", "find_regions", "ragged_index"]
 
+U2 = npt.NDArray[np.uint16]
 U8 = npt.NDArray[np.uint8]
 I4 = npt.NDArray[np.int32]
 I8 = npt.NDArray[np.int64]
 
 
-_COLUMNS: Final = ("x_px", "y_px", "width_px", "height_px", "area_px", "raw_area_px")
+_COLUMNS: Final = ("x_px", "y_px", "width_px", "height_px", "area_px", "raw_area_px", "pieces")
 
 
 class LabelOverflow(Exception):
@@ -53,8 +55,12 @@ class Regions:
     pixels, pixel_start
         Flat indices of all mask pixels, int64, a region after the other, each in raster order; region i has
         ``pixels[pixel_start[i]:pixel_start[i + 1]]``.
+    pieces
+        Separate pieces of the region, int32 (n,); 1 unless neighbours were joined.
     contour, contour_start
         Outer contours (8-connected, closed, through pixel centres) as int32 (m, 2) of x, y, in the same manner.
+    contour_step
+        Distance in the array from each contour point to the one that follows it on its closed contour, int32 (m,).
     """
 
     height_frame_px: int
@@ -65,9 +71,11 @@ class Regions:
     height_px: I4
     area_px: I4
     raw_area_px: I4
+    pieces: I4
     pixels: I8
     pixel_start: I8
     contour: I4
+    contour_step: I4
     contour_start: I8
 
     def __len__(self) -> int:
@@ -108,8 +116,8 @@ class Regions:
         none, start = np.zeros(0, np.int32), np.zeros(1, np.int64)
         return cls(
             height_frame_px=shape[0], width_frame_px=shape[1], x_px=none, y_px=none, width_px=none, height_px=none,
-            area_px=none, raw_area_px=none, pixels=np.zeros(0, np.int64), pixel_start=start,
-            contour=np.zeros((0, 2), np.int32), contour_start=start,
+            area_px=none, raw_area_px=none, pieces=none, pixels=np.zeros(0, np.int64), pixel_start=start,
+            contour=np.zeros((0, 2), np.int32), contour_step=none, contour_start=start,
         )  # fmt: skip
 
     def take(self, rows: npt.NDArray[np.bool_] | I8) -> "Regions":
@@ -120,11 +128,31 @@ class Regions:
         columns = {name: getattr(self, name)[chosen] for name in _COLUMNS}
         return Regions(
             height_frame_px=self.height_frame_px, width_frame_px=self.width_frame_px, pixels=self.pixels[pixel],
-            pixel_start=pixel_start, contour=self.contour[point], contour_start=contour_start, **columns,
+            pixel_start=pixel_start, contour=self.contour[point], contour_step=self.contour_step[point],
+            contour_start=contour_start, **columns,
         )  # fmt: skip
 
 
-def find_regions(mask: U8, *, raw: U8 | None = None, max_regions: int = 65_000) -> Regions:
+def fill_holes(mask: U8, *, max_regions: int = 60_000) -> tuple[U8, Sequence[npt.NDArray[np.int32]]]:
+    """Everything inside the outer contours of a mask: uint8 0/1 (H, W), and those contours (int32 (k, 1, 2) each).
+
+    Holes are what 4-connection cannot reach from outside, as in ``scipy.ndimage.binary_fill_holes``.
+
+    Raises
+    ------
+    LabelOverflow
+        If there are more than ``max_regions`` contours.
+    """
+    contours, _ = cv2.findContours(mask, cv2.RETR_EXTERNAL, cv2.CHAIN_APPROX_NONE)
+    if len(contours) > max_regions:
+        raise LabelOverflow(f"{len(contours)} regions in a frame, at most {max_regions}")
+    filled = np.zeros(mask.shape[:2], np.uint8)
+    if contours:
+        cv2.drawContours(filled, contours, -1, 1, cv2.FILLED)
+    return filled, contours  # type: ignore[return-value]
+
+
+def find_regions(mask: U8, *, raw: U8 | None = None, joined: U2 | None = None, max_regions: int = 60_000) -> Regions:
     """Fill the holes of a mask and take it apart into 8-connected regions.
 
     Parameters
@@ -133,6 +161,9 @@ def find_regions(mask: U8, *, raw: U8 | None = None, max_regions: int = 65_000) 
         uint8 (H, W), non-zero in particles. What lies inside an outer contour belongs to the region.
     raw
         uint8 (H, W), non-zero where the picture itself passed the threshold; default: ``mask``.
+    joined
+        Label picture (uint16, 0 outside the mask, which must be filled) that says which pieces are one region, in
+        place of 8-connection.
     max_regions
         Most regions allowed (labels are 16 bit, 3 times faster here than 32 bit).
 
@@ -151,24 +182,23 @@ def find_regions(mask: U8, *, raw: U8 | None = None, max_regions: int = 65_000) 
     ([25], [16])
     """
     shape = (mask.shape[0], mask.shape[1])
-    contours, _ = cv2.findContours(mask, cv2.RETR_EXTERNAL, cv2.CHAIN_APPROX_NONE)
-    n = len(contours)
-    if n == 0:
+    filled, contours = fill_holes(mask, max_regions=max_regions)
+    if not contours:
         return Regions.empty(shape)
-    if n > max_regions:
-        raise LabelOverflow(f"{n} regions in a frame, at most {max_regions}")
-    filled = np.zeros(shape, np.uint8)
-    cv2.drawContours(filled, contours, -1, 1, cv2.FILLED)
-    # A region inside the hole of another one is part of it now; so there are no more labels than contours.
-    _, picture = cv2.connectedComponentsWithAlgorithm(filled, 8, cv2.CV_16U, cv2.CCL_DEFAULT)
+    if joined is None:
+        _, picture = cv2.connectedComponentsWithAlgorithm(filled, 8, cv2.CV_16U, cv2.CCL_DEFAULT)
+    else:
+        picture = joined
     pixels = np.flatnonzero(filled.view(np.bool_))
     label = picture.ravel()[pixels]
     # Own order, by first pixel: the library's numbering is not promised to stay the same between versions or threads.
-    first = np.zeros(n + 1, np.int64)
+    last = int(label.max())
+    first = np.full(last + 1, filled.size, np.int64)
     first[label[::-1]] = pixels[::-1]
-    order = np.argsort(first[1:], kind="stable")
-    rank = np.zeros(n + 1, np.uint16)
-    rank[1 + order] = np.arange(n)
+    order = np.argsort(first, kind="stable")
+    n = int((first < filled.size).sum())
+    rank = np.zeros(last + 1, np.uint16)
+    rank[order[:n]] = np.arange(n)
     row = rank[label]
     by_row = np.argsort(row, kind="stable")
     area = np.bincount(row, minlength=n)
@@ -176,9 +206,14 @@ def find_regions(mask: U8, *, raw: U8 | None = None, max_regions: int = 65_000) 
     points = np.concatenate(contours).reshape(-1, 2)
     length = np.array([len(c) for c in contours], np.int64)
     start = np.concatenate([[0], np.cumsum(length)])
+    step = np.ones(len(points), np.int32)
+    step[start[1:] - 1] = 1 - length
     contour_row = rank[picture[points[start[:-1], 1], points[start[:-1], 0]]]
-    point, contour_start = ragged_index(start, np.argsort(contour_row, kind="stable"))
+    piece_order = np.argsort(contour_row, kind="stable")
+    point, _ = ragged_index(start, piece_order)
     contour = points[point]
+    contour_length = np.bincount(contour_row, weights=length, minlength=n).astype(np.int64)
+    contour_start = np.concatenate([[0], np.cumsum(contour_length)])
     low = np.minimum.reduceat(contour, contour_start[:-1], axis=0)
     high = np.maximum.reduceat(contour, contour_start[:-1], axis=0)
     return Regions(
@@ -190,8 +225,10 @@ def find_regions(mask: U8, *, raw: U8 | None = None, max_regions: int = 65_000) 
         height_px=(high - low + 1)[:, 1].astype(np.int32),
         area_px=area.astype(np.int32),
         raw_area_px=np.bincount(row, weights=raw_values, minlength=n).astype(np.int32),
+        pieces=np.bincount(contour_row, minlength=n).astype(np.int32),
         pixels=pixels[by_row],
         pixel_start=np.concatenate([[0], np.cumsum(area)]).astype(np.int64),
         contour=contour.astype(np.int32),
+        contour_step=step[point],
         contour_start=contour_start,
     )

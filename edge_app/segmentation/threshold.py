@@ -7,10 +7,18 @@ import numpy as np
 import numpy.typing as npt
 
 from edge_app.capture.frame import RATIO_ONE
-from edge_app.segmentation.regions import LabelOverflow, Regions, find_regions
+from edge_app.segmentation.regions import LabelOverflow, Regions, fill_holes, find_regions
 from edge_app.segmentation.settings import DEFAULT_SETTINGS, ThresholdSettings
 
-__all__ = ["close_mask", "instrument_mask", "join_neighbours", "segment", "threshold_codes", "threshold_mask"]
+__all__ = [
+    "close_mask",
+    "instrument_mask",
+    "join_neighbours",
+    "part_neighbours",
+    "segment",
+    "threshold_codes",
+    "threshold_mask",
+]
 
 U8 = npt.NDArray[np.uint8]
 
@@ -58,16 +66,102 @@ def close_mask(mask: U8, *, radius_px: int) -> U8:
     return cv2.bitwise_or(closed, mask).astype(np.uint8, copy=False)
 
 
-def join_neighbours(mask: U8, *, distance_px: int) -> U8:
+def join_neighbours(filled: U8, *, distance_px: int) -> npt.NDArray[np.uint16]:
     """Label picture in which pieces up to ``distance_px`` apart share a label, uint16 (H, W), 0 outside the mask."""
-    grown = cv2.dilate(mask, _DISC[max(1, (distance_px + 1) // 2)])
+    grown = cv2.dilate(filled, _DISC[max(1, (distance_px + 1) // 2)])
     _, labels = cv2.connectedComponentsWithAlgorithm(grown, 8, cv2.CV_16U, cv2.CCL_DEFAULT)
-    labels[mask == 0] = 0
-    return labels.astype(np.uint16, copy=False)
+    picture = np.asarray(labels, np.uint16)
+    picture *= filled  # filled is 0 or 1
+    return picture
+
+
+def part_neighbours(closed: U8, raw: U8, ratio: U8, *, settings: ThresholdSettings) -> U8 | None:
+    """Undo the closing between true neighbours: two compact, equally strong, equally signed particles side by side.
+
+    Closing mends one translucent particle that fell to pieces, and would as well join two particles that lie within
+    a few pixels. Those differ: each piece is a solid blob on its own, about as strong as the other, and both are
+    darker (or both brighter) than the background, whereas the pieces of one particle are arcs, dashes, faint crumbs,
+    or a dark and a bright part.
+
+    Parameters
+    ----------
+    closed, raw
+        Mask after and before closing, uint8 (H, W).
+    ratio
+        uint8 (H, W), code 160 = background.
+
+    Returns
+    -------
+    The closed mask without the bridges between true neighbours, or None if there are none.
+    """
+    contours, _ = cv2.findContours(raw, cv2.RETR_EXTERNAL, cv2.CHAIN_APPROX_NONE)
+    # A contour of k points encloses at least about k pixels only if it is compact; short ones are crumbs.
+    pieces = [np.asarray(c, np.int32) for c in contours if len(c) >= 8]
+    outer, _ = cv2.findContours(closed, cv2.RETR_EXTERNAL, cv2.CHAIN_APPROX_NONE)
+    if len(pieces) < 2 or len(pieces) <= sum(len(c) >= 8 for c in outer):
+        return None
+    _, labels = cv2.connectedComponentsWithAlgorithm(closed, 8, cv2.CV_16U, cv2.CCL_DEFAULT)
+    owner = labels[[int(c[0, 0, 1]) for c in pieces], [int(c[0, 0, 0]) for c in pieces]]
+    shared = np.flatnonzero(np.bincount(owner) >= 2)
+    parted: U8 | None = None
+    for label in shared.tolist():
+        blobs = [c for c, o in zip(pieces, owner.tolist(), strict=True) if o == label and _is_blob(c, settings)]
+        bridge = _bridge(blobs, raw, ratio, radius_px=settings.closing_radius_px) if len(blobs) >= 2 else None
+        if bridge is not None:
+            if parted is None:
+                parted = closed.copy()
+            box, picture = bridge
+            parted[box][picture] = 0
+    return parted
+
+
+def _is_blob(contour: npt.NDArray[np.int32], settings: ThresholdSettings) -> bool:
+    """Whether a piece is solid and not drawn out: neither an arc nor a dash nor a crumb."""
+    area = cv2.contourArea(contour) + len(contour) / 2.0 + 1.0
+    if area < settings.min_area_px:
+        return False
+    hull = cv2.convexHull(contour)
+    hull_area = cv2.contourArea(hull) + cv2.arcLength(hull, True) / 2.0 + 1.0
+    _, (length, breadth), _ = cv2.minAreaRect(contour)
+    return area >= 0.85 * hull_area and min(length, breadth) + 1.0 >= 0.5 * (max(length, breadth) + 1.0)
+
+
+def _bridge(
+    blobs: list[npt.NDArray[np.int32]], raw: U8, ratio: U8, *, radius_px: int
+) -> tuple[tuple[slice, slice], npt.NDArray[np.bool_]] | None:
+    """Pixels that closing put between blobs of like strength and sign."""
+    reach = 2 * radius_px + 1
+    x, y, width, height = cv2.boundingRect(np.concatenate(blobs))
+    box = (
+        slice(max(0, y - reach), min(raw.shape[0], y + height + reach)),
+        slice(max(0, x - reach), min(raw.shape[1], x + width + reach)),
+    )
+    offset = (-(box[1].start), -(box[0].start))
+    view = ratio[box].astype(np.int16) - RATIO_ONE
+    strength, near = [], np.zeros(view.shape, np.uint8)
+    pictures = []
+    for contour in blobs:
+        picture = np.zeros(view.shape, np.uint8)
+        cv2.drawContours(picture, [contour], -1, 1, cv2.FILLED, offset=offset)
+        values = view[picture != 0]
+        strength.append(float(values[np.argmax(np.abs(values))]))
+        pictures.append(picture)
+    lead = max(strength, key=abs)
+    # lead and its like: same sign, at least half as strong.
+    like = [p for p, s in zip(pictures, strength, strict=True) if s * lead > 0 and abs(s) >= 0.5 * abs(lead)]
+    if len(like) < 2:
+        return None
+    for picture in like:
+        near += cv2.dilate(picture, _DISC[reach]).astype(np.uint8, copy=False)
+    return box, (near >= 2) & (raw[box] == 0)
 
 
 def segment(
-    ratio: U8, *, noise: float = 0.0, settings: ThresholdSettings = DEFAULT_SETTINGS.threshold, raw: U8 | None = None
+    ratio: U8,
+    *,
+    noise: float = 0.0,
+    settings: ThresholdSettings = DEFAULT_SETTINGS.threshold,
+    raw: U8 | None = None,
 ) -> Regions:
     """Find the particles of a ratio picture: threshold on both sides, close, fill, label.
 
@@ -77,6 +171,8 @@ def segment(
         uint8 (H, W), code 160 = background.
     noise
         Noise of the picture in codes, from :func:`edge_app.segmentation.ratio.noise_codes`.
+    settings
+        Threshold, closing and least area.
     raw
         Mask made by another rule (:func:`instrument_mask`) in place of the two-sided threshold.
 
@@ -91,7 +187,14 @@ def segment(
     """
     mask = threshold_mask(ratio, threshold_codes(noise, settings=settings)) if raw is None else raw
     closed = close_mask(mask, radius_px=settings.closing_radius_px)
-    regions = find_regions(closed, raw=mask, max_regions=60_000)
+    joined = None
+    if settings.neighbour_distance_px:
+        filled, _ = fill_holes(closed)
+        joined = join_neighbours(filled, distance_px=settings.neighbour_distance_px)
+    elif settings.closing_radius_px:
+        parted = part_neighbours(closed, mask, ratio, settings=settings)
+        closed = closed if parted is None else parted
+    regions = find_regions(closed, raw=mask, joined=joined)
     large = regions.area_px >= settings.min_area_px
     if int(large.sum()) > settings.max_particles:
         raise LabelOverflow(f"{int(large.sum())} particles in a frame, at most {settings.max_particles}")

@@ -1,0 +1,274 @@
+"""Files of a FlowCam export: particle table, settings, run summary, collages, masks, background.
+
+What changes between versions of the instrument's software is taken from the files' own headers: columns by name,
+never by number.
+"""
+
+import re
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Final
+
+import numpy as np
+import numpy.typing as npt
+
+from edge_app.capture.particle_table import parse_number, read_table, read_text, to_column
+from edge_app.capture.problems import Problems
+from edge_app.errors import UserError
+
+__all__ = ["FlowCamTable", "RunFacts", "find_backgrounds", "find_table", "read_facts", "read_particle_table"]
+
+NEEDED: Final = ("image_x", "image_y", "image_w", "image_h", "src_x", "src_y", "src_image", "collage_file")
+"""Columns without which a crop cannot be put back into its frame (names of the ``.lst``)."""
+
+_CSV_NAMES: Final[Mapping[str, str]] = {
+    "image_width": "image_w",
+    "image_height": "image_h",
+    "capture_x": "src_x",
+    "capture_y": "src_y",
+    "source_image": "src_image",
+    "image_file": "collage_file",
+    "calibration_image": "cal_image",
+    "calibration_factor": "cal_const",
+    "particle_id": "id",
+}
+"""What the spreadsheet's ``.csv`` export calls the same columns."""
+
+_COUNT_LINE: Final = re.compile(r"\s*num[-_ ]?fields\s*([|:;,\t])\s*([0-9]+)", re.IGNORECASE)
+_IMAGE: Final = r"\.(tiff?|png|bmp)"
+
+
+@dataclass(frozen=True)
+class FlowCamTable:
+    """One row per particle, by the instrument's own column names in lower case with ``_``."""
+
+    path: Path
+    version: str
+    columns: dict[str, npt.NDArray[np.generic]]
+
+    def __len__(self) -> int:
+        return len(self.columns["src_image"])
+
+    def numbers(self, name: str) -> npt.NDArray[np.float64] | None:
+        """Column as float64, None where it is missing or holds text."""
+        column = self.columns.get(name)
+        return column.astype(np.float64) if column is not None and column.dtype.kind in "if" else None
+
+
+def _normalised(name: str) -> str:
+    bare = re.sub(r"[^a-z0-9]+", "_", name.casefold()).strip("_")
+    return _CSV_NAMES.get(bare, bare)
+
+
+def find_table(directory: Path) -> list[Path]:
+    """Particle tables of an export, best first: ``.lst``, the larger first (a run's own list holds more rows than a
+    list of one of its classes), then ``.csv``."""
+    files = [p for p in directory.iterdir() if p.is_file() and p.name[0] != "."]
+    lists = [p for p in files if p.suffix.lower() == ".lst"]
+    sheets = [p for p in files if p.suffix.lower() == ".csv" and not p.stem.lower().endswith("summary")]
+
+    def best_first(p: Path) -> tuple[int, str]:
+        return -p.stat().st_size, p.name
+
+    return sorted(lists, key=best_first) + sorted(sheets, key=best_first)
+
+
+def read_particle_table(path: Path, problems: Problems) -> FlowCamTable:
+    """Read a ``.lst`` (header: version, ``num-fields|N``, N lines ``name|type``) or a ``.csv`` export.
+
+    Rows that do not have the header's fields, or no place in a frame, are counted as ``bad_row``.
+
+    Raises
+    ------
+    UserError
+        If the file cannot be read, describes no columns, or lacks a column that the frames are rebuilt from.
+    """
+    try:
+        text = read_text(path)
+    except OSError as error:
+        raise UserError(f"{path}: particle table cannot be read ({error.strerror})") from error
+    is_list = path.suffix.lower() == ".lst"
+    version, columns, bad = _read_list(path, text) if is_list else _read_sheet(path, text)
+    missing = [name for name in NEEDED if name not in columns]
+    if missing:
+        raise UserError(f"{path}: particle table lacks the column(s) {', '.join(missing)}")
+    keep = np.ones(len(columns["src_image"]), dtype=bool)
+    for name in NEEDED[:-1]:
+        column = columns[name]
+        if column.dtype.kind == "U":  # some field is no number: read one by one, the row that has it is left out
+            column = np.array([parse_number(str(v)) for v in column], dtype=np.float64)
+            columns[name] = column
+        keep &= np.isfinite(column.astype(np.float64))
+    for name in ("image_w", "image_h"):
+        keep &= columns[name].astype(np.float64) > 0
+    bad += int((~keep).sum())
+    if bad:
+        problems.add("bad_row", f"{path}: {bad} rows are not complete and are left out", times=bad)
+    columns = {name: column[keep] for name, column in columns.items()}
+    for name in NEEDED[:-1]:
+        columns[name] = columns[name].astype(np.int64)
+    return FlowCamTable(path, version, columns)
+
+
+def _read_list(path: Path, text: str) -> tuple[str, dict[str, npt.NDArray[np.generic]], int]:
+    lines = text.splitlines()
+    found = ((at, _COUNT_LINE.match(line)) for at, line in enumerate(lines[:20]))
+    at, match = next(((at, match) for at, match in found if match), (0, None))
+    if match is None:
+        raise UserError(f"{path}: list has no header that names its columns (num-fields|N); export it again")
+    separator, count = match[1], int(match[2])
+    names = [_normalised(line.split(separator)[0]) for line in lines[at + 1 : at + 1 + count]]
+    if len(names) < count or len(set(names)) < count:
+        raise UserError(f"{path}: header promises {count} columns, found {len(set(names))}")
+    rows: list[list[str]] = []
+    bad = 0
+    for line in lines[at + 1 + count :]:
+        if not line.strip():
+            continue
+        row = line.split(separator)
+        if len(row) >= count and not any(f.strip() for f in row[count:]):
+            rows.append(row[:count])
+        else:
+            bad += 1
+    version = lines[at - 1].strip() if at else ""
+    return version, {name: to_column([row[i] for row in rows]) for i, name in enumerate(names)}, bad
+
+
+def _read_sheet(path: Path, text: str) -> tuple[str, dict[str, npt.NDArray[np.generic]], int]:
+    def is_header(names: object) -> bool:
+        return {"src_x", "src_y", "src_image"} <= {_normalised(n) for n in names}  # type: ignore[attr-defined]
+
+    table = read_table(text, is_header=is_header)
+    if table is None:
+        raise UserError(f"{path}: no header line with Capture X, Capture Y, Source Image in it")
+    return "csv", {_normalised(name): table.column(name) for name in table.names}, table.ragged
+
+
+def find_backgrounds(directory: Path) -> dict[int, Path]:
+    """Background pictures by their number (``cal_image_000001.tif`` is 1)."""
+    found: dict[int, Path] = {}
+    for path in sorted(directory.iterdir()):
+        match = re.search(r"cal_?image_?([0-9]+)" + _IMAGE + "$", path.name, re.IGNORECASE)
+        if match and path.name[0] != ".":
+            found.setdefault(int(match[1]), path)
+    return found
+
+
+@dataclass(frozen=True)
+class RunFacts:
+    """What settings and summaries say, keys in lower case: ``ctx['fluid.pumpflowrate']``; empty where a file lacks."""
+
+    ctx: Mapping[str, str]
+    run_summary: Mapping[str, str]
+    summary: Mapping[str, str]
+
+    def number(self, where: str, *keys: str) -> float | None:
+        """First finite number under these keys of ``ctx``, ``run_summary`` or ``summary`` (units behind it allowed)."""
+        facts: Mapping[str, str] = getattr(self, where)
+        for key in keys:
+            match = re.match(r"\s*[-+]?[0-9][0-9.,]*(e[-+]?[0-9]+)?", facts.get(key, ""), re.IGNORECASE)
+            value = parse_number(match[0]) if match else float("nan")
+            if np.isfinite(value):
+                return value
+        return None
+
+    @property
+    def volume_imaged_ml(self) -> tuple[float | None, str]:
+        """Volume that the instrument imaged and where it is from.
+
+        The spreadsheet's summary has the most digits, then the run summary; without both it follows from the
+        settings: images x acceptable region x factor^2 x depth (x the instrument's velocity correction), which
+        agrees with the summaries to their last digit.
+        """
+        value = self.number("summary", "sample volume imaged ml", "fluid volume imaged ml", "volume imaged ml")
+        if value:
+            return value, "summary"
+        value = self.number("run_summary", "run.fluid volume imaged", "run.sample volume imaged", "run.volume imaged")
+        if value:
+            return value, "run summary"
+        sides = ("left", "right", "top", "bottom")
+        region = [self.number("ctx", f"captureregion.acceptable{side}") for side in sides]
+        left, right, top, bottom = (np.nan if side is None else side for side in region)
+        images, factor, depth = self.images_imaged, self.um_per_px, self.depth_um
+        if not images or None in region or factor is None or depth is None:
+            return None, ""
+        volume = images * (right - left + 1) * (bottom - top + 1) * factor**2 * depth * 1e-12
+        correction = self.number("ctx", "capturestats.volumecf")
+        if correction and self.number("ctx", "capturestats.includesvolumecf") != 0:
+            volume *= correction
+        return volume, "settings"
+
+    @property
+    def images_imaged(self) -> float | None:
+        """Frames that the camera took in the run, with and without particles."""
+        return self.number("run_summary", "images.total") or self.number("ctx", "capturestats.rawimagetotal")
+
+    @property
+    def um_per_px(self) -> float | None:
+        """Scale."""
+        return self.number("ctx", "fluid.calibrationconstant") or self.number(
+            "run_summary", "environment.calibration factor"
+        )
+
+    @property
+    def depth_um(self) -> float | None:
+        """Depth of the flow cell."""
+        return self.number("ctx", "fluid.flowcelldepth")
+
+    @property
+    def frame_rate_hz(self) -> float | None:
+        """Rate as measured, else as set."""
+        return self.number("run_summary", "images.frame rate") or self.number("ctx", "camerabehavior.autoimagerate")
+
+    @property
+    def flow_rate_ul_per_min(self) -> float | None:
+        """Flow as set (the files say ml/min)."""
+        flow = self.number("ctx", "fluid.pumpflowrate") or self.number("run_summary", "run.flow rate")
+        return None if flow is None else flow * 1000.0
+
+    @property
+    def thresholds(self) -> tuple[int, int] | None:
+        """Grey levels (dark, light) off the background that the settings name."""
+        dark, light = (self.number("ctx", f"captureparameters.threshold{k}") for k in ("dark", "light"))
+        return None if dark is None or light is None else (round(dark), round(light))
+
+
+def read_facts(directory: Path, stem: str) -> RunFacts:
+    """Read ``.ctx``, ``*_run_summary.txt`` and ``*_summary.csv``, those of the run ``stem`` first."""
+    return RunFacts(
+        ctx=_read_sections(_pick(directory, stem, r"\.ctx"), header=r"\[(.*)\]\s*$", separator="="),
+        run_summary=_read_sections(
+            _pick(directory, stem, r"run[_ ]?summary\.txt"), header=r"(\S[^:]*):\s*$", separator=":"
+        ),
+        summary=_read_sections(
+            _pick(directory, stem, r"(?<!run)[_ ]?summary\.csv"), header=r"(?!)", separator=r"[,;\t]"
+        ),
+    )
+
+
+def _pick(directory: Path, stem: str, ending: str) -> Path | None:
+    found = [p for p in sorted(directory.iterdir()) if re.search(ending + "$", p.name, re.IGNORECASE)]
+    own = [p for p in found if p.name.casefold().startswith(stem.casefold())]
+    return next(iter(own or found), None)
+
+
+def _read_sections(path: Path | None, *, header: str, separator: str) -> dict[str, str]:
+    """Read ``[section]`` and ``key=value`` lines, or what stands for them; the first of equal keys holds."""
+    if path is None:
+        return {}
+    try:
+        text = read_text(path)
+    except OSError:
+        return {}
+    section = ""
+    values: dict[str, str] = {}
+    for line in text.splitlines():
+        match = re.match(header, line)
+        if match:
+            section = match[1].strip().casefold() + "."
+            continue
+        parts = re.split(separator, line, maxsplit=1)
+        if len(parts) == 2 and parts[0].strip():
+            values.setdefault(section + parts[0].strip().strip('"').casefold(), parts[1].strip().strip('"'))
+    return values

@@ -1,0 +1,139 @@
+"""Text tables as instruments and spreadsheets write them: any separator, decimal comma or line ending."""
+
+import csv
+import re
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import numpy.typing as npt
+
+__all__ = ["TextTable", "column_key", "parse_number", "read_table", "read_text", "to_column"]
+
+
+def read_text(path: Path) -> str:
+    """Read a text file whose encoding nobody states: UTF-8 or UTF-16 by its mark, UTF-8, else Windows-1252.
+
+    Raises
+    ------
+    OSError
+        If the file cannot be read.
+    """
+    data = path.read_bytes()
+    if data[:2] in (b"\xff\xfe", b"\xfe\xff"):
+        return data.decode("utf-16", errors="replace")
+    try:
+        return data.decode("utf-8-sig")
+    except UnicodeDecodeError:
+        return data.decode("cp1252", errors="replace")
+
+
+def column_key(name: str) -> str:
+    """Reduce a column name to what does not vary: no unit, case, blanks or punctuation; ``#`` is ``number``.
+
+    Examples
+    --------
+    >>> [column_key(n) for n in ("ECD(um)", " ecd [\u00b5m]", "Frame #", "#", "Max Feret Diameter (um)", "X_Left")]
+    ['ecd', 'ecd', 'framenumber', 'number', 'maxferetdiameter', 'xleft']
+    """
+    bare = re.sub(r"[(\[].*?[)\]]", "", name).casefold().replace("#", "number")
+    return re.sub(r"[^a-z0-9]+", "", bare)
+
+
+def parse_number(text: str, *, thousands_comma: bool = False) -> float:
+    """Read a number; text that is none is NaN.
+
+    Parameters
+    ----------
+    thousands_comma
+        Whether ``1,234`` means 1234 (a comma-separated file with quoted numbers) and not 1.234.
+
+    Examples
+    --------
+    >>> parse_number("0,5544"), parse_number("1,234", thousands_comma=True), parse_number(" 1.5e3 "), parse_number("")
+    (0.5544, 1234.0, 1500.0, nan)
+    """
+    text = text.strip().strip('"').replace("\u2212", "-")
+    if thousands_comma and _THOUSANDS.fullmatch(text):
+        text = text.replace(",", "")
+    elif "," in text:
+        # 1.234,5 and 1,234.5: the last of the two is the decimal sign.
+        text = text.replace(".", "") if text.rfind(".") < text.rfind(",") else text.replace(",", "")
+        text = text.replace(",", ".")
+    try:
+        return float(text)
+    except ValueError:
+        return float("nan")
+
+
+_THOUSANDS = re.compile(r"[-+]?[0-9]{1,3}(,[0-9]{3})+(\.[0-9]*)?")
+_NO_VALUE = frozenset({"", "-", "nan", "n/a", "na", "#n/a", "null", "none"})
+
+
+def to_column(values: Sequence[str], *, thousands_comma: bool = False) -> npt.NDArray[np.generic]:
+    """Type a text column: int64 where every value is whole, float64 (NaN where empty) where numbers, else text.
+
+    Examples
+    --------
+    >>> to_column(["1", "2"]).dtype.name, to_column(["1,5", ""]).dtype.name, to_column(["a"]).dtype.kind
+    ('int64', 'float64', 'U')
+    """
+    numbers = np.array([parse_number(v, thousands_comma=thousands_comma) for v in values], dtype=np.float64)
+    blank = np.array([v.strip().casefold() in _NO_VALUE for v in values], dtype=bool)
+    if (np.isnan(numbers) & ~blank).any() or (len(values) and blank.all()):
+        return np.array(list(values), dtype=np.str_)
+    whole = not np.isnan(numbers).any() and (numbers == np.floor(numbers)).all() and (np.abs(numbers) < 2**53).all()
+    return numbers.astype(np.int64) if whole else numbers
+
+
+@dataclass(frozen=True)
+class TextTable:
+    """Header and rows as text; ``ragged`` counts rows whose number of fields is not the header's."""
+
+    names: tuple[str, ...]
+    rows: list[list[str]]
+    ragged: int
+    separator: str
+
+    def column(self, name: str) -> npt.NDArray[np.generic]:
+        """Typed column by its exact name."""
+        index = self.names.index(name)
+        return to_column([row[index] for row in self.rows], thousands_comma=self.separator == ",")
+
+
+def read_table(text: str, *, is_header: Callable[[Sequence[str]], bool], search_lines: int = 200) -> TextTable | None:
+    """Find the header line of a table and read the rows below it.
+
+    Parameters
+    ----------
+    text
+        The file; lines above the header are passed over.
+    is_header
+        Says whether these fields are the table's header.
+
+    Returns
+    -------
+    The table, or None if no line of the first ``search_lines`` is the header with any of the separators
+    tab, semicolon, comma, bar.
+    """
+    lines = text.splitlines()
+    for at, line in enumerate(lines[:search_lines]):
+        for separator in "\t;,|":
+            if separator not in line:
+                continue
+            names = [n.strip() for n in next(csv.reader([line], delimiter=separator))]
+            while names and not names[-1]:
+                names.pop()
+            if not is_header(names):
+                continue
+            rows, ragged = [], 0
+            for row in csv.reader(lines[at + 1 :], delimiter=separator):
+                if not any(field.strip() for field in row):
+                    continue
+                if len(row) >= len(names) and not any(field.strip() for field in row[len(names) :]):
+                    rows.append(row[: len(names)])
+                else:
+                    ragged += 1
+            return TextTable(tuple(names), rows, ragged, separator)
+    return None

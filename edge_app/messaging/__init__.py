@@ -1,1 +1,1 @@
-"""Windows to subscribers: message schemas, outbox on disk, publisher, embedded broker."""
+"""Results over MQTT: typed messages, an outbox on disk, the link to the broker, and a broker where there is none."""

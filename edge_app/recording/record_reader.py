@@ -14,6 +14,7 @@ import numpy as np
 import numpy.typing as npt
 
 from edge_app.errors import UserError
+from edge_app.measurement.calibration import Calibration
 from edge_app.measurement.histogram import Histogram
 from edge_app.measurement.window import Window, per_ml
 from edge_app.recording.audit import AuditEntry, read_entries
@@ -108,9 +109,30 @@ class Record:
         """Size bins of the histograms."""
         return tuple(float("inf") if e is None else float(e) for e in self.meta["edges_um"])
 
+    @cached_property
+    def calibration(self) -> Calibration | None:
+        """Calibration of the run, None if it was recorded without."""
+        stored = self.meta.get("calibration")
+        return None if stored is None else Calibration.model_validate(stored)
+
+    @property
+    def frames_sha256(self) -> str | None:
+        """Hash over all frames up to the end of the last window, None where it was not kept."""
+        row = self._connection.execute("SELECT frames_sha256 FROM windows ORDER BY seq DESC LIMIT 1").fetchone()
+        return None if row is None else row[0]
+
+    @property
+    def probability_classes(self) -> tuple[str, ...]:
+        """Classes whose probability was recorded for each particle; none if they were not asked for."""
+        stored = {n for (n,) in self._connection.execute("SELECT DISTINCT name FROM particle_columns")}
+        return tuple(c for c in self.classes if f"p_{c}" in stored)
+
     @contextmanager
     def snapshot(self) -> Iterator[None]:
         """Hold one state of a record that is still being written."""
+        if self._connection.in_transaction:
+            yield
+            return
         self._connection.execute("BEGIN")
         try:
             yield
@@ -148,8 +170,10 @@ class Record:
     def total(self) -> Window:
         """The sum of all windows; an empty one (``seq`` -1) if there is none."""
         windows = list(self.windows())
-        if windows:
-            return reduce(lambda a, b: a + b, windows)
+        return reduce(lambda a, b: a + b, windows) if windows else self.empty_window()
+
+    def empty_window(self) -> Window:
+        """A window of this run with nothing in it (``seq`` -1)."""
         return Window(
             run_id=self.run_id,
             seq=-1,

@@ -19,13 +19,13 @@ from paho.mqtt.reasoncodes import ReasonCode
 from edge_app.errors import UserError
 from edge_app.messaging.mqtt_url import BrokerAddress
 
-__all__ = ["NO_SUBSCRIBERS", "UNSUPPORTED_PROTOCOL", "Link", "LinkEvent", "Will", "tls_context"]
+__all__ = ["NO_SUBSCRIBERS", "Link", "LinkEvent", "ProtocolChoice", "Will", "tls_context"]
 
 NO_SUBSCRIBERS: Final = 0x10
 """Reason of a PUBACK: taken by the broker, but nobody is subscribed (MQTT 5)."""
 
 UNSUPPORTED_PROTOCOL: Final = 0x84
-"""Reason of a refusal: the broker does not speak this version (3.1.1 brokers say 1, which paho maps to this)."""
+"""Reason of a refusal: another version of MQTT is needed (a 3.1.1 broker says 1, which paho translates)."""
 
 _SESSION_S: Final = 60
 """How much longer than the will's delay a session lives on (MQTT 5): without a session the delay would be 0."""
@@ -46,6 +46,31 @@ class LinkEvent:
     mid: int = 0
     topic: str = ""
     payload: bytes = b""
+
+
+class ProtocolChoice:
+    """Which version of MQTT the broker speaks: 5 if it can, else 3.1.1, as its own answers tell.
+
+    A broker of the older kind refuses with its own code, or closes the connection without an answer. The version that
+    worked is kept; it is questioned again only by such an answer.
+    """
+
+    def __init__(self, *, first: Literal[4, 5] = 5) -> None:
+        self.version: Literal[4, 5] = first
+        self._worked = False
+
+    def worked(self) -> None:
+        """The broker accepted a link of this version."""
+        self._worked = True
+
+    def failed(self, event: "LinkEvent") -> bool:
+        """The attempt ended with this event; whether to try the other version right now."""
+        if event.kind != "closed" and event.code != UNSUPPORTED_PROTOCOL:
+            return False
+        self.version = 4 if self.version == 5 else 5
+        # Where this version had worked, it may as well be a broker that is just going down: no hurry then.
+        now, self._worked = not self._worked, False
+        return now
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -138,6 +163,11 @@ class Link:
         client.on_publish = self._on_publish
         client.on_message = self._on_message
         self._client = client
+        self._properties: Properties | None = None
+        if version == 5:
+            self._properties = Properties(PacketTypes.PUBLISH)
+            self._properties.PayloadFormatIndicator = 1
+            self._properties.ContentType = "application/json"
 
     def connect(self) -> None:
         """Connect; blocks for the network's answer, at most the connect timeout. The result is an event."""
@@ -167,7 +197,7 @@ class Link:
 
     def publish(self, topic: str, payload: str, *, qos: int, retain: bool) -> int | None:
         """Send a message; its number for the acknowledgement, None if the link is down."""
-        info = self._client.publish(topic, payload.encode(), qos=qos, retain=retain)
+        info = self._client.publish(topic, payload.encode(), qos=qos, retain=retain, properties=self._properties)
         return info.mid if info.rc == mqtt.MQTT_ERR_SUCCESS else None
 
     def subscribe(self, topic: str, *, qos: int = 1) -> None:

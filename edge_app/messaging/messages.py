@@ -59,7 +59,14 @@ class Message(BaseModel):
     Fields may be added within a version, so a subscriber ignores those it does not know.
     """
 
-    model_config = ConfigDict(extra="forbid", frozen=True, allow_inf_nan=False, populate_by_name=True)
+    model_config = ConfigDict(
+        extra="forbid",
+        frozen=True,
+        allow_inf_nan=False,
+        populate_by_name=True,
+        # What has a default on our side is still in every message: a reader may rely on it.
+        json_schema_serialization_defaults_required=True,
+    )
 
     kind: ClassVar[str]
 
@@ -206,7 +213,9 @@ class Summary(Message):
 class StageTime(BaseModel):
     """Time of one stage per frame."""
 
-    model_config = ConfigDict(extra="forbid", frozen=True, allow_inf_nan=False)
+    model_config = ConfigDict(
+        extra="forbid", frozen=True, allow_inf_nan=False, json_schema_serialization_defaults_required=True
+    )
 
     p50_ms: float = Field(ge=0)
     p99_ms: float = Field(ge=0)

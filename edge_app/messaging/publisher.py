@@ -14,7 +14,7 @@ from typing import Any, Final, Literal
 
 from edge_app.errors import UserError
 from edge_app.messaging.embedded_broker import EmbeddedBroker
-from edge_app.messaging.link import NO_SUBSCRIBERS, UNSUPPORTED_PROTOCOL, Link, LinkEvent, Will, tls_context
+from edge_app.messaging.link import NO_SUBSCRIBERS, Link, LinkEvent, ProtocolChoice, Will, tls_context
 from edge_app.messaging.messages import Info, Message, State, Status, utc_text
 from edge_app.messaging.mqtt_url import BrokerAddress, broker_address
 from edge_app.messaging.outbox import (
@@ -173,8 +173,7 @@ class Publisher:
         self._sent: dict[int, _Sent] = {}
         self._own_mids: set[int] = set()
         # The embedded broker speaks 3.1.1 alone: no need to ask it.
-        self._version: Literal[4, 5] = 4 if self._embedded else 5
-        self._settled_version = self._embedded
+        self._protocol = ProtocolChoice(first=4 if self._embedded else 5)
         self._outage = False
         self._links = 0
         self._heard = False
@@ -365,17 +364,9 @@ class Publisher:
         if not self._ensure_broker():
             return None
         for _ in range(2):
-            link, other_version = self._attempt()
-            if link is not None:
-                self._settled_version = True
+            link, again = self._attempt()
+            if link is not None or not again:
                 return link
-            if not other_version or self._embedded:
-                return None
-            self._version = 4 if self._version == 5 else 5
-            if self._settled_version:
-                # It was the right version once, so this may as well be a broker that is just going down.
-                self._settled_version = False
-                return None
         return None
 
     def _ensure_broker(self) -> bool:
@@ -393,13 +384,13 @@ class Publisher:
         return True
 
     def _attempt(self) -> tuple[Link | None, bool]:
-        """Connect and wait for the broker's answer; the second value: whether the other protocol version may do."""
+        """Connect and wait for the broker's answer; the second value: whether to try the other protocol version."""
         assert self._address is not None
         lost = Status(state="lost", boot_id=self.boot_id, since=utc_text())
         link = Link(
             self._address,
             client_id=f"{self.topics.device}-{self.boot_id}",
-            version=self._version,
+            version=self._protocol.version,
             events=self._events,
             will=Will(topic=self.topics.of("status"), payload=lost.payload(), delay_s=self.settings.will_delay_s),
             keepalive_s=self.settings.keepalive_s,
@@ -415,11 +406,12 @@ class Publisher:
             if event.link is not link:
                 continue
             if event.kind == "open":
+                self._protocol.worked()
                 return link, False
             if event.kind in ("refused", "closed"):
                 link.drop()
                 self._tell(f"{self._address} {event.text}")
-                return None, event.kind == "closed" or event.code == UNSUPPORTED_PROTOCOL
+                return None, self._protocol.failed(event)
         link.drop()
         self._tell(f"{self._address} does not answer")
         return None, False
@@ -449,7 +441,7 @@ class Publisher:
         self._say(link, "info", self._info.payload())
         self._say(link, "status", self._status.payload())
         self._connected.set()
-        log.info("connected to %s, MQTT %s", self._address, "5" if self._version == 5 else "3.1.1")
+        log.info("connected to %s, MQTT %s", self._address, "5" if self._protocol.version == 5 else "3.1.1")
         try:
             while True:
                 self._fill(link)
@@ -538,7 +530,7 @@ class Publisher:
             self._probing = True
             return
         if is_window and event.code != NO_SUBSCRIBERS:
-            self._heard = self._heard or self._version == 5
+            self._heard = self._heard or self._protocol.version == 5
             self._probing = False
         source.acknowledged.add(message.id)
 

@@ -2,11 +2,10 @@
 
 from typing import Final
 
-import cv2
 import numpy as np
 import numpy.typing as npt
 
-__all__ = ["Schlieren", "dirt"]
+__all__ = ["Schlieren", "dirt", "shade"]
 
 F4 = npt.NDArray[np.float32]
 
@@ -57,7 +56,7 @@ class Schlieren:
     def __init__(
         self, rng: np.random.Generator, *, fraction: float, size_px: float, height_px: int, width_px: int
     ) -> None:
-        # Periodic along the flow, so that it can run for ever: filtered in Fourier space, twice the height of the frame.
+        # Filtered in Fourier space, so periodic along the flow: it can run for ever.
         period = 2 * height_px
         fy = np.fft.fftfreq(period)[:, None] * size_px * self._LONG
         fx = np.fft.rfftfreq(width_px)[None, :] * size_px
@@ -72,12 +71,12 @@ class Schlieren:
 
     def at(self, way_px: float) -> F4:
         """Factor on the light (height, width) after the liquid has run that far down the picture."""
-        start = int(round(-way_px)) % self._period
+        start = round(-way_px) % self._period
         return self._factor[start : start + self._height]
 
 
 def shade(*, fraction: float, height_px: int, width_px: int, centre: tuple[float, float]) -> F4:
-    """Vignette about a point (fractions of width and height): 1 - fraction * r^2, r = 1 in a corner of a centred field."""
+    """Vignette about a point (fractions of width and height): 1 - fraction * r^2, r = 1 half a diagonal away."""
     x = (np.arange(width_px, dtype=np.float32) / max(width_px - 1, 1) - np.float32(centre[0])) * np.float32(width_px)
     y = (np.arange(height_px, dtype=np.float32) / max(height_px - 1, 1) - np.float32(centre[1])) * np.float32(height_px)
     r2 = (x[None, :] ** 2 + y[:, None] ** 2) / np.float32((width_px**2 + height_px**2) / 4)

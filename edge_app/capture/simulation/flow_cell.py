@@ -182,7 +182,9 @@ class SimulatedFlowCell:
         # Endless: a chunk of frames at a time, each with its own random numbers.
         chunk, place = divmod(index, _CHUNK)
         if place == 0 or not len(self._lost):
-            self._lost = np.random.default_rng([self.scene.seed, _LOSS, chunk]).random(_CHUNK) < self.scene.lose_fraction
+            self._lost = (
+                np.random.default_rng([self.scene.seed, _LOSS, chunk]).random(_CHUNK) < self.scene.lose_fraction
+            )
         return bool(self._lost[place])
 
 
@@ -216,7 +218,8 @@ def _pool_for(
         found = pool.size_range(family, low_um=scene.size_min_um, high_um=scene.size_max_um)
         if found is None:
             raise UserError(
-                f"mix: sprites hold no {family} from size_min_um {scene.size_min_um:g} to size_max_um {scene.size_max_um:g}"
+                f"mix: sprites hold no {family} from size_min_um {scene.size_min_um:g} "
+                f"to size_max_um {scene.size_max_um:g}"
             )
         limits[row] = found
         z = pool.z_um[pool.family_index == row]

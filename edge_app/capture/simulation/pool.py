@@ -134,7 +134,8 @@ def build_pool(library: SpriteLibrary, *, families: Sequence[str], um_per_px: fl
         origin = (outline.min(0) + outline.max(0)) / 2
         outlines.append((outline - origin) * k)
         origins.append(origin - (x0, y0))
-        corners.append([((x - origin[0]) * k, (y - origin[1]) * k) for x in (x0 - 0.5, x1 - 0.5) for y in (y0 - 0.5, y1 - 0.5)])
+        ends = [(x, y) for x in (x0 - 0.5, x1 - 0.5) for y in (y0 - 0.5, y1 - 0.5)]
+        corners.append((np.array(ends) - origin) * k)
         patches.append(np.ascontiguousarray(patch[y0:y1, x0:x1]))
     index = np.array([families.index(library.family_name(i)) for i in wanted], np.intp)
     ecd = library.ecd_um[wanted].astype(np.float64)

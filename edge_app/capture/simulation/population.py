@@ -20,7 +20,7 @@ BURST_MIN_UM: Final = 10.0
 """Bursts are of bubbles that one sees: smaller ones dissolve."""
 
 HALF_DIAGONAL_PX: Final = float(np.hypot(1280, 1024)) / 2
-"""Unit of field positions in the sprites: half the diagonal of the instrument's frame, whatever part of it is simulated."""
+"""Unit of field positions in the sprites: half the diagonal of the instrument's full frame."""
 
 _ENTRY, _BURST, _STUCK = 1, 2, 3  # streams of random numbers; each frame has its own in the first
 
@@ -49,8 +49,7 @@ class SizeLaw:
 
 
 _NORMAL_X: Final[F8] = np.linspace(-8.0, 8.0, 16001)
-_NORMAL_SHARE: Final[F8] = np.cumsum(np.exp(-0.5 * _NORMAL_X**2))
-_NORMAL_SHARE /= _NORMAL_SHARE[-1]
+_NORMAL_SHARE: Final[F8] = np.cumsum(np.exp(-0.5 * _NORMAL_X**2)) / np.exp(-0.5 * _NORMAL_X**2).sum()
 
 
 def _normal_share(x: F8) -> F8:
@@ -196,9 +195,7 @@ class Population:
         room = np.maximum(scene.depth_um - size, 0.0) / 2
         depth = rng.uniform(-1.0, 1.0, n) * room
         mirrored = rng.random(n) < 0.5
-        speed = (
-            parabolic_speed(depth, depth_um=scene.depth_um, mean_um_per_s=scene.mean_speed_um_per_s) / box.um_per_px
-        )
+        speed = parabolic_speed(depth, depth_um=scene.depth_um, mean_um_per_s=scene.mean_speed_um_per_s) / box.um_per_px
         y = box.entry_y_px + into
         wish_z = scene.focus_offset_um - depth
         sprite = self._pool.choose(rng, family_index=family, ecd_um=size, z_um=wish_z, radius=self._radius(x, y))

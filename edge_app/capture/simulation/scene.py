@@ -49,7 +49,7 @@ class FlowCellScene(BaseModel):
         ge=0,
         le=5e7,
         validation_alias=_short("concentration_per_ml", "concentration"),
-        description="moving particles of the mix per mL, from size_min_um to size_max_um (by default: of 2 um and more)",
+        description="moving particles of the mix per mL, of size_min_um and more (by default 2 um)",
     )
     mix: dict[str, float] = Field(
         default_factory=lambda: dict(DEFAULT_MIX),
@@ -79,9 +79,7 @@ class FlowCellScene(BaseModel):
     focus_offset_um: float = Field(0.0, ge=-500, le=500, description="focal plane minus middle of the cell")
 
     # Camera
-    width_px: int = Field(
-        1280, ge=32, le=8192, validation_alias=_short("width_px", "width"), description="frame width"
-    )
+    width_px: int = Field(1280, ge=32, le=8192, validation_alias=_short("width_px", "width"), description="frame width")
     height_px: int = Field(
         1024, ge=32, le=8192, validation_alias=_short("height_px", "height"), description="frame height"
     )
@@ -105,7 +103,11 @@ class FlowCellScene(BaseModel):
         0.002, ge=0, le=0.1, description="standard deviation of the pixels' own gain, same in every frame"
     )
     shading_fraction: float = Field(
-        0.06, ge=0, le=0.6, validation_alias=_short("shading_fraction", "shading"), description="vignette: loss of light in the corners"
+        0.06,
+        ge=0,
+        le=0.6,
+        validation_alias=_short("shading_fraction", "shading"),
+        description="vignette: loss of light in the corners",
     )
     led_drift_fraction: float = Field(
         0.004,
@@ -121,10 +123,18 @@ class FlowCellScene(BaseModel):
 
     # Artefacts
     dirt_count: int = Field(
-        7, ge=0, le=2000, validation_alias=_short("dirt_count", "dirt"), description="specks on the outside of the window, far out of focus: part of the background"
+        7,
+        ge=0,
+        le=2000,
+        validation_alias=_short("dirt_count", "dirt"),
+        description="specks on the outside of the window, far out of focus: part of the background",
     )
     stuck_count: int = Field(
-        2, ge=0, le=1000, validation_alias=_short("stuck_count", "stuck"), description="particles that sit on the inner walls and are in every frame"
+        2,
+        ge=0,
+        le=1000,
+        validation_alias=_short("stuck_count", "stuck"),
+        description="particles that sit on the inner walls and are in every frame",
     )
     stuck_from_frame: int = Field(0, ge=0, description="first frame that the stuck particles are in")
     bubble_bursts_per_min: float = Field(0.0, ge=0, le=600, description="mean rate of bursts of air bubbles")
@@ -158,7 +168,9 @@ class FlowCellScene(BaseModel):
         validation_alias=_short("prerender_frames", "prerender"),
         description="compose that many frames once and repeat them (speed measurements); 0: every frame is new",
     )
-    realtime: bool = Field(False, description="deliver at rate_hz by the wall clock instead of as fast as they are read")
+    realtime: bool = Field(
+        False, description="deliver at rate_hz by the wall clock instead of as fast as they are read"
+    )
     sprites: Path | None = Field(None, description="sprite file (.npz) of another optics; default: the shipped one")
 
     @field_validator("mix", mode="before")

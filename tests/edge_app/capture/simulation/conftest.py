@@ -9,6 +9,7 @@ from edge_app.capture.frame import RATIO_ONE
 from edge_app.capture.simulation.sprite_library import SpriteLibrary, pack
 
 UM_PER_PX = 1.33
+COLUMNS = ("ecd_um", "max_feret_um", "z_um", "field_radius", "um_per_px")
 FAMILIES = ("silicone_oil", "air_bubble", "cellulose", "rubber")
 
 
@@ -28,7 +29,8 @@ def _disc(diameter_px: float, *, stretch: float, light: float, crescent: float) 
 
 @pytest.fixture(scope="session")
 def library() -> SpriteLibrary:
-    patches, masks, family, columns = [], [], [], {k: [] for k in ("ecd_um", "max_feret_um", "z_um", "field_radius", "um_per_px")}
+    patches, masks, family = [], [], []
+    columns: dict[str, list[float]] = {k: [] for k in COLUMNS}
     for row, name in enumerate(FAMILIES):
         for ecd in np.geomspace(4.0 if name == "cellulose" else 2.5, 60.0, 14):
             for z in (-45.0, -15.0, 15.0, 45.0):

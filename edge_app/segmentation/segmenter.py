@@ -9,13 +9,15 @@ import numpy as np
 import numpy.typing as npt
 
 from edge_app.capture.frame import Frame
+from edge_app.capture.source import SourceInfo
+from edge_app.errors import UserError
 from edge_app.segmentation.background import Background
 from edge_app.segmentation.frame_quality import judge_light, judge_particles, look_at, unevenness
 from edge_app.segmentation.ratio import noise_codes
 from edge_app.segmentation.regions import LabelOverflow, Regions
 from edge_app.segmentation.settings import DEFAULT_SETTINGS, SegmentationSettings
 from edge_app.segmentation.stuck import StuckFilter
-from edge_app.segmentation.threshold import instrument_mask, segment
+from edge_app.segmentation.threshold import instrument_mask, instrument_settings, segment
 
 __all__ = ["FrameResult", "Segmenter"]
 
@@ -73,6 +75,8 @@ class Segmenter:
     instrument_thresholds
         (dark, light) in grey levels: the instrument's own rule against ``initial_background``, in place of ours, with
         the background as given (it does not roll) and no stuck filter, for comparison with the instrument.
+    neighbour_distance_px
+        The instrument's joining distance in px, with ``instrument_thresholds``.
 
     Raises
     ------
@@ -94,9 +98,12 @@ class Segmenter:
         *,
         initial_background: U8 | None = None,
         instrument_thresholds: tuple[int, int] | None = None,
+        neighbour_distance_px: int = 0,
     ) -> None:
         if instrument_thresholds is not None and initial_background is None:
             raise ValueError("instrument thresholds need the instrument's background")
+        if instrument_thresholds is not None:
+            settings = instrument_settings(settings, neighbour_distance_px=neighbour_distance_px)
         self.settings = settings
         self.instrument_thresholds = instrument_thresholds
         self.background = Background(settings.background)
@@ -108,6 +115,33 @@ class Segmenter:
         )
         self.counters: Counter[str] = Counter()
         self._stuck: StuckFilter | None = None
+
+    @classmethod
+    def for_source(
+        cls,
+        info: SourceInfo,
+        settings: SegmentationSettings = DEFAULT_SETTINGS,
+        *,
+        use_instrument_thresholds: bool = False,
+    ) -> "Segmenter":
+        """A segmenter that starts from what the source knows: its background and, if asked, its thresholds.
+
+        Raises
+        ------
+        UserError
+            If the instrument's thresholds are asked for and the source has none.
+        """
+        if not use_instrument_thresholds:
+            return cls(settings, initial_background=info.background)
+        if info.thresholds is None or info.background is None:
+            raise UserError(f"{info.uri}: has no thresholds and background of its own, use the default segmentation")
+        distance_um = float(str(info.details.get("distance_to_neighbour_um", 0.0)))
+        return cls(
+            settings,
+            initial_background=info.background,
+            instrument_thresholds=info.thresholds,
+            neighbour_distance_px=round(distance_um / info.um_per_px) if info.um_per_px else 0,
+        )
 
     @property
     def prime_frames(self) -> int:

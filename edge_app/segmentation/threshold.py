@@ -8,11 +8,12 @@ import numpy.typing as npt
 
 from edge_app.capture.frame import RATIO_ONE
 from edge_app.segmentation.regions import LabelOverflow, Regions, fill_holes, find_regions
-from edge_app.segmentation.settings import DEFAULT_SETTINGS, ThresholdSettings
+from edge_app.segmentation.settings import DEFAULT_SETTINGS, SegmentationSettings, ThresholdSettings
 
 __all__ = [
     "close_mask",
     "instrument_mask",
+    "instrument_settings",
     "join_neighbours",
     "part_neighbours",
     "segment",
@@ -48,11 +49,11 @@ def threshold_mask(ratio: U8, codes: int) -> U8:
 
 
 def instrument_mask(image: U8, background: U8, *, dark: int, light: int) -> U8:
-    """An instrument's own rule: at least ``dark`` grey levels below or ``light`` above its background, uint8 0/255."""
+    """An instrument's own rule: more than ``dark`` grey levels below or ``light`` above its background, uint8 0/255."""
     below = cv2.subtract(background, image)
     above = cv2.subtract(image, background)
-    _, darker = cv2.threshold(below, dark - 1, 255, cv2.THRESH_BINARY)
-    _, brighter = cv2.threshold(above, light - 1, 255, cv2.THRESH_BINARY)
+    _, darker = cv2.threshold(below, dark, 255, cv2.THRESH_BINARY)
+    _, brighter = cv2.threshold(above, light, 255, cv2.THRESH_BINARY)
     return cv2.bitwise_or(darker, brighter).astype(np.uint8, copy=False)
 
 
@@ -199,3 +200,19 @@ def segment(
     if int(large.sum()) > settings.max_particles:
         raise LabelOverflow(f"{int(large.sum())} particles in a frame, at most {settings.max_particles}")
     return regions
+
+
+def instrument_settings(settings: SegmentationSettings, *, neighbour_distance_px: int) -> SegmentationSettings:
+    """Settings for an instrument's own rule: its joining distance, holes filled, no closing.
+
+    Parameters
+    ----------
+    settings
+        What to start from.
+    neighbour_distance_px
+        The instrument's "distance to nearest neighbour" in px of its camera.
+    """
+    threshold = settings.threshold.model_copy(
+        update={"closing_radius_px": 0, "neighbour_distance_px": neighbour_distance_px, "min_area_px": 4}
+    )
+    return settings.model_copy(update={"threshold": threshold})

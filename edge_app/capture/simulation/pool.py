@@ -52,7 +52,7 @@ class SpritePool:
     reach_px: F8
     patches: tuple[npt.NDArray[np.uint8], ...] = field(repr=False)
     um_per_px: float
-    _features: F8 = field(repr=False)
+    _steps: F4 = field(repr=False)
 
     def size_range(self, family: str, *, low_um: float, high_um: float) -> tuple[float, float] | None:
         """Smallest and largest size on hand of a family within limits; None if there is none."""
@@ -74,20 +74,19 @@ class SpritePool:
         The wish is shaken by half a step in each of the three, so that near sprites take turns. The particle then is
         what the sprite is: its size and depth are the truth.
         """
-        n = len(family_index)
-        if n == 0:
-            return np.zeros(0, np.intp)
-        wish = _feature_rows(family_index, ecd_um, z_um, radius)
-        wish[:, 1:] += rng.uniform(-0.5, 0.5, (n, 3))
-        # |a - b|^2 without |a|^2, which is the same for every candidate.
-        return np.asarray(np.argmin((self._features**2).sum(1)[None, :] - 2.0 * (wish @ self._features.T), axis=1))
+        wish = _steps(ecd_um, z_um, radius) + rng.uniform(-0.5, 0.5, (len(family_index), 3)).astype(np.float32)
+        chosen = np.zeros(len(family_index), np.intp)
+        for family in np.unique(family_index).tolist():
+            rows = np.flatnonzero(family_index == family)
+            own = np.flatnonzero(self.family_index == family)
+            off = wish[rows, None, :] - self._steps[None, own, :]
+            chosen[rows] = own[np.argmin((off * off).sum(2), axis=1)]
+        return chosen
 
 
-def _feature_rows(family_index: npt.NDArray[np.intp], ecd_um: F8, z_um: F8, radius: F8) -> F8:
-    # Families lie farther apart (1e4 steps) than anything within one.
-    return np.stack(
-        [family_index * 1e4, np.log(ecd_um) / SIZE_STEP_LN, z_um / Z_STEP_UM, radius / RADIUS_STEP], axis=1
-    ).astype(np.float64)
+def _steps(ecd_um: F8, z_um: F8, radius: F8) -> F4:
+    """Size, depth and field radius in the steps within which sprites count as equally near, shape (n, 3)."""
+    return np.stack([np.log(ecd_um) / SIZE_STEP_LN, z_um / Z_STEP_UM, radius / RADIUS_STEP], axis=1).astype(np.float32)
 
 
 def _outermost(mask: npt.NDArray[np.bool_]) -> F4:
@@ -155,5 +154,5 @@ def build_pool(library: SpriteLibrary, *, families: Sequence[str], um_per_px: fl
         reach_px=np.hypot(patch_corners[:, :, 0], patch_corners[:, :, 1]).max(1, initial=0.0),
         patches=tuple(patches),
         um_per_px=um_per_px,
-        _features=_feature_rows(index, ecd, z, radius),
+        _steps=_steps(ecd, z, radius),
     )

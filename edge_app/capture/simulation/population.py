@@ -1,6 +1,6 @@
 """The particles that drift through the imaged box: how many, which, how large, how deep."""
 
-from dataclasses import dataclass, fields
+from dataclasses import dataclass, fields, replace
 from typing import Final
 
 import numpy as np
@@ -157,7 +157,7 @@ class Population:
             way = 1.5 * scene.mean_speed_um_per_s / scene.rate_hz / box.um_per_px
             length = min(way, box.length_px)
             y = moved.y_px + moved.speed_px_per_s / scene.rate_hz
-            moved = Drifters(**{**{f.name: getattr(moved, f.name) for f in fields(moved)}, "y_px": y})
+            moved = replace(moved, y_px=y)
             moved = moved.take(y < box.entry_y_px + box.length_px)
         count = int(rng.poisson(box.expected(per_ml=scene.concentration_per_ml, length_px=length)))
         family = rng.choice(len(self._shares), size=count, p=self._shares)
@@ -192,28 +192,30 @@ class Population:
         x, into = box.place(rng, n, length_px=length_px)
         size = self._law.draw(rng, low_um=limits[:, 0], high_um=limits[:, 1])
         # A particle's middle stays its own radius away from the walls.
-        room = np.maximum(scene.depth_um - size, 0.0) / 2
-        depth = rng.uniform(-1.0, 1.0, n) * room
+        depth = rng.uniform(-1.0, 1.0, n) * np.maximum(scene.depth_um - size, 0.0) / 2
         mirrored = rng.random(n) < 0.5
         speed = parabolic_speed(depth, depth_um=scene.depth_um, mean_um_per_s=scene.mean_speed_um_per_s) / box.um_per_px
-        y = box.entry_y_px + into
-        wish_z = scene.focus_offset_um - depth
-        sprite = self._pool.choose(rng, family_index=family, ecd_um=size, z_um=wish_z, radius=self._radius(x, y))
         # Slow liquid near the walls has made less way since the last frame: only its share of the slab has entered.
-        entered = np.ones(n, bool) if first else into < speed / scene.rate_hz
-        drawn = Drifters(
-            particle_id=np.zeros(n, np.int64),
+        entered = np.flatnonzero(np.full(n, first) | (into < speed / scene.rate_hz))
+        x, y, size, depth = x[entered], box.entry_y_px + into[entered], size[entered], depth[entered]
+        sprite = self._pool.choose(
+            rng,
+            family_index=family[entered],
+            ecd_um=size,
+            z_um=scene.focus_offset_um - depth,
+            radius=self._radius(x, y),
+        )
+        first_id, self._next_id = self._next_id, self._next_id + len(entered)
+        return Drifters(
+            particle_id=np.arange(first_id, self._next_id, dtype=np.int64),
             sprite=sprite,
             x_px=x,
             y_px=y,
             depth_position_um=depth,
-            speed_px_per_s=speed,
-            mirrored=mirrored,
-            stuck=np.zeros(n, bool),
-        ).take(entered)
-        ids = np.arange(self._next_id, self._next_id + len(drawn), dtype=np.int64)
-        self._next_id += len(drawn)
-        return Drifters(**{**{f.name: getattr(drawn, f.name) for f in fields(drawn)}, "particle_id": ids})
+            speed_px_per_s=speed[entered],
+            mirrored=mirrored[entered],
+            stuck=np.zeros(len(entered), bool),
+        )
 
     def _draw_stuck(self) -> Drifters:
         scene, box = self._scene, self.box

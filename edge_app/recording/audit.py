@@ -256,7 +256,7 @@ class _Progress:
     def verdict(self, broken: str | None) -> Verdict:
         return Verdict(
             ok=broken is None,
-            first_broken=broken,
+            first_broken=None if broken is None else " ".join(broken.split()),
             entries=self.entries,
             windows=self.windows,
             finished=self.finished,
@@ -348,7 +348,9 @@ def _check_link(entry: AuditEntry, progress: _Progress) -> None:
 def _compare(expected: dict[str, str], actual: dict[str, str], entry: AuditEntry) -> None:
     if expected == actual:
         return
-    for key in [*expected, *actual]:
+    # A window before its columns and pictures: where it was moved they all are, and it is the cause.
+    order = {table: i for i, table in enumerate(AUDITED_TABLES)}
+    for key in sorted({*expected, *actual}, key=lambda k: (order.get(k.partition("/")[0], len(order)), k)):
         if expected.get(key) != actual.get(key):
             what = "missing" if key not in actual else "added" if key not in expected else "altered"
             raise _BrokenError(f"{key}: {what} (audit entry {entry.id}, {entry.action})")

@@ -6,20 +6,15 @@ from typing import BinaryIO, Final
 import numpy as np
 import numpy.typing as npt
 
+from edge_app.capture.mfi import MFI_COLUMNS
 from edge_app.errors import UserError
 from edge_app.measurement.calibration import Calibration
 from edge_app.recording.tables import Chunk
 
-__all__ = ["BACKGROUND_LEVEL_10BIT", "MFI_COLUMNS", "write_mfi_csv"]
+__all__ = ["BACKGROUND_LEVEL_10BIT", "write_mfi_csv"]
 
 BACKGROUND_LEVEL_10BIT: Final = 827
 """Grey level (of 0..1023) that stands for "as bright as the background": where the instrument's own exports have it."""
-
-MFI_COLUMNS: Final = (
-    "#", "Frame #", "Particle #", "Time Stamp(s)", "ECD(um)", "Area(pixels)", "Perimeter", "Circularity",
-    "Intensity Mean", "Intensity STD", "Intensity Min", "Intensity Max", "Max Feret Diameter(um)", "Aspect Ratio",
-    "X Left", "X Right", "Y Top", "Y Bottom", "Edge Particle",
-)  # fmt: skip
 
 _ROW: Final = "%d,%d,%d,%.3f,%.3f,%d,%.3f,%.4f,%.1f,%.1f,%.1f,%.1f,%.3f,%.4f,%d,%d,%d,%d,%d"
 

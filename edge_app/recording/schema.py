@@ -134,17 +134,22 @@ def connect_reader(path: Path) -> sqlite3.Connection:
         uris = [f"file:{name}?mode=rw"]
     else:
         uris = [f"file:{name}?mode=ro", f"file:{name}?mode=ro&immutable=1"]
-    problem: sqlite3.Error | None = None
+    problem: Exception | None = None
     for uri in uris:
+        connection = None
         try:
             connection = sqlite3.connect(
                 uri, uri=True, timeout=_BUSY_TIMEOUT_S, isolation_level=None, check_same_thread=False
             )
             connection.execute("PRAGMA query_only=1")
             connection.execute("SELECT count(*) FROM sqlite_master").fetchone()
-        except sqlite3.Error as error:
+            check_version(connection, path)
+        except (sqlite3.Error, UnicodeError, UserError) as error:
+            if connection is not None:
+                connection.close()
+            if isinstance(error, UserError):
+                raise
             problem = error
             continue
-        check_version(connection, path)
         return connection
     raise UserError(f"{path}: not a readable run record ({problem})")

@@ -52,7 +52,8 @@ class Table:
 
     def empty(self, name: str) -> npt.NDArray[Any]:
         """A column of length 0 and the right type, for a table without rows."""
-        return np.empty(0, _EMPTY_TYPES.get(name, "f4" if name.startswith(("p_", "per_ml")) else "i8"))
+        by_kind = "f4" if name.startswith("p_") else "f8" if name.startswith("per_ml_") else "i8"
+        return np.empty(0, _EMPTY_TYPES.get(name, by_kind))
 
 
 _EMPTY_TYPES: Final[Mapping[str, str]] = {
@@ -143,7 +144,7 @@ def _windows(record: Record) -> tuple[dict[str, str], Iterator[Chunk]]:
         return docs, iter(())
     concentrations = [per_ml(w.histogram, w.volume_ml)["all"] for w in windows]
     by_class = [w.histogram.by_class() for w in windows]
-    table: Chunk = {"window": np.array([w.seq for w in windows], np.int64)}
+    table: Chunk = {"window": np.array([w.seq for w in windows], np.int32)}
     for name in ("first_frame", "last_frame", "t0_s", "t1_s", "frames", "frames_lost", "frames_rejected", "particles"):
         table[name] = np.array([getattr(w, name) for w in windows])
     table["volume_ml"] = np.array([w.volume_ml for w in windows], np.float64)

@@ -1,6 +1,7 @@
 """Optics simulator: pictures of particles in a flow imager, with their truth.
 
-`make_particle` draws an index volume (or an exact sphere), `render_views` images it, `generate_views` does both in bulk.
+`make_particle` draws an index volume (or an exact sphere), `render_views` images it, `generate_views` does both in
+bulk.
 """
 
 from training.optics.camera import expose

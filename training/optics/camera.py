@@ -1,7 +1,7 @@
 """The camera: area-exact pixels, blur, gain and noise.
 
-`resample` belongs to the picture of a particle; `expose` (blur, gain, noise) is applied when a data set or a frame is composed,
-because it belongs to the camera and the run, not to the particle.
+`resample` belongs to the picture of a particle; `expose` (blur, gain, noise) is applied when a data set or a frame
+is composed, because it belongs to the camera and the run.
 """
 
 from __future__ import annotations
@@ -52,7 +52,12 @@ def resample(image: NDArray[np.float32], *, dx: float, um_per_px: float) -> NDAr
 
 
 def expose(
-    ratio: NDArray[np.float32], rng: np.random.Generator, *, blur_px: float = 0.5, gain: float = 1.0, noise: float = 0.008
+    ratio: NDArray[np.float32],
+    rng: np.random.Generator,
+    *,
+    blur_px: float = 0.5,
+    gain: float = 1.0,
+    noise: float = 0.008,
 ) -> NDArray[np.float32]:
     """Blur, gain and noise of the camera on an intensity over background.
 

@@ -15,7 +15,7 @@ from training.optics.render import View, render_views
 from training.optics.scene import TRAINING, SceneRanges, draw_scene
 
 #: Seeds are shared out so that no picture of a test was ever trained on.
-TRAINING_SEEDS: Final = range(0, 1_000_000)
+TRAINING_SEEDS: Final = range(1_000_000)
 LIBRARY_SEEDS: Final = range(7_000_000, 8_000_000)
 HELD_OUT_SEEDS: Final = range(8_000_000, 9_000_000)
 
@@ -52,7 +52,7 @@ def one_volume(
     ranges: SceneRanges = TRAINING,
     views_per_volume: int = 8,
     scenes_per_volume: int = 2,
-    sizes: SizePrior = SizePrior(),  # noqa: B008 - frozen
+    sizes: SizePrior = SizePrior(),
 ) -> list[View]:
     """All views of the particle with a given number; depends on nothing but its arguments.
 
@@ -90,7 +90,7 @@ def generate_views(
     ranges: SceneRanges = TRAINING,
     views_per_volume: int = 8,
     scenes_per_volume: int = 2,
-    sizes: SizePrior = SizePrior(),  # noqa: B008 - frozen
+    sizes: SizePrior = SizePrior(),
     workers: int = 1,
 ) -> Iterator[View]:
     """Draw particles and picture them.

@@ -10,7 +10,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 
-def coefficients(*, relative_index: complex, size_parameter: float) -> tuple[NDArray[np.complex128], NDArray[np.complex128]]:
+def coefficients(
+    *, relative_index: complex, size_parameter: float
+) -> tuple[NDArray[np.complex128], NDArray[np.complex128]]:
     """Mie coefficients a_n, b_n for n = 1 .. N (Bohren & Huffman, eq. 4.88).
 
     Parameters
@@ -30,7 +32,7 @@ def coefficients(*, relative_index: complex, size_parameter: float) -> tuple[NDA
     """
     x, m = size_parameter, complex(relative_index)
     n_max = int(np.ceil(x + 4.05 * x ** (1 / 3) + 2))
-    n_down = int(max(n_max, np.ceil(abs(m * x)))) + 16
+    n_down = int(max(n_max, abs(m * x)) + 8 * abs(m * x) ** (1 / 3)) + 16
     mx = m * x
     log_derivative = np.zeros(n_down + 1, complex)
     for n in range(n_down, 0, -1):
@@ -76,4 +78,4 @@ def scattering_amplitude(
         tau = n * mu * pi_now - (n + 1) * pi_last
         total += (2 * n + 1) / (n * (n + 1)) * (a[n - 1] + b[n - 1]) * (pi_now + tau)
         pi_last, pi_now = pi_now, ((2 * n + 1) * mu * pi_now - (n + 1) * pi_last) / n
-    return total / 2
+    return np.asarray(total / 2, dtype=np.complex128)

@@ -1,7 +1,7 @@
 """From a particle to the light that leaves it: a partially coherent source and multi-slice propagation.
 
 Scalar; the time factor is exp(-i w t), so light running along +z gains phase exp(+i k z) and a positive imaginary index
-absorbs. All waves live on a periodic square grid; source directions are snapped to it so that every tilted wave is periodic.
+absorbs. All waves live on a periodic square grid; source directions are snapped to it, so each tilted wave is periodic.
 """
 
 from __future__ import annotations

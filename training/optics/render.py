@@ -94,9 +94,7 @@ def _sphere_spectrum(sphere: Sphere, grid: Grid, sources: Sources, wavelength: f
     return spectrum * (shift[None, None, :] * shift[None, :, None] * np.float32(grid.n**2))
 
 
-def exit_spectrum(
-    particle: Particle, *, grid: Grid, sources: Sources, wavelength: float, band_na: float
-) -> Complex:
+def exit_spectrum(particle: Particle, *, grid: Grid, sources: Sources, wavelength: float, band_na: float) -> Complex:
     """Spectrum of every source wave behind a particle, referred to the particle's centre plane.
 
     Parameters
@@ -142,8 +140,8 @@ def _group(particle: Particle, scene: OpticsScene, position: tuple[float, float]
     z_far = max(abs(v) for v in z) + particle.thickness_um / 2
     tilt, coma = scene.tilt(position), scene.coma(position)
     steepest = scene.na + 0.5 * float(np.hypot(*tilt))
-    spread = 4.0 * float(np.hypot(*coma))
-    reach = z_far * steepest / n + 4.5 * (0.10 / min(scene.na, 0.13)) + spread
+    # Defocus, then the rings of diffraction, then the flare of coma.
+    reach = z_far * steepest / n + (7.0 + 10.0 * float(np.hypot(*coma))) * (0.10 / min(scene.na, 0.13))
     grid = choose_grid(extent_um=particle.extent_um, reach_um=reach, dx=particle.dx)
     sources = sample_source(
         grid=grid,

@@ -9,6 +9,8 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy import ndimage
 
+from training.optics.medium import WAVELENGTH_UM
+
 Array = NDArray[np.float32]
 Depth = Callable[[Array, Array, Array], Array]
 
@@ -23,7 +25,7 @@ class Body:
     Attributes
     ----------
     depth : callable
-        ``depth(x, y, z)``: how far inside the surface, um (negative outside; only its neighbourhood of 0 need be a distance).
+        ``depth(x, y, z)``: how far inside the surface, um; negative outside, and a distance only near 0.
     half_extent : (float, float, float)
         Half sides (x, y, z) of a box that holds the body.
     contrast : complex
@@ -118,9 +120,10 @@ def fine_pixel(ecd_um: float) -> float:
     return 1.33 / 3 if ecd_um < 35 else 1.33 / 2
 
 
-def slice_thickness(ecd_um: float) -> float:
-    """Slice thickness for a particle of a size, um."""
-    return 1.0 if ecd_um < 20 else 1.5 if ecd_um < 40 else 2.0
+def slice_thickness(ecd_um: float, contrast: complex = 0.0) -> float:
+    """Slice thickness, um: coarser for large particles, never more than half a wave of phase a slice."""
+    thickest = 0.5 if ecd_um < 6 else 1.0 if ecd_um < 20 else 1.5 if ecd_um < 40 else 2.0
+    return min(thickest, 0.5 * WAVELENGTH_UM / max(abs(contrast), 1e-3))
 
 
 def _largest_island(coverage: Array, dx: float) -> NDArray[np.bool_]:
@@ -152,8 +155,8 @@ def voxelise(
         Drawn at about the wanted size; it is scaled to it.
     family : str
     ecd_um : float
-        Wanted diameter of the circle of equal projected area. Met within a few per cent (exactly for convex bodies); the true
-        value is measured from `Volume.coverage`.
+        Wanted diameter of the circle of equal projected area, met within a few per cent; the true value is measured
+        from `Volume.coverage`.
     medium_n : float
     offset_um : (float, float)
         Sub-pixel position.
@@ -165,7 +168,7 @@ def voxelise(
     Volume
     """
     dx = fine_pixel(ecd_um) if dx is None else dx
-    dz = slice_thickness(ecd_um) if dz is None else dz
+    dz = slice_thickness(ecd_um, body.contrast) if dz is None else dz
     half = np.array(body.half_extent, dtype=np.float32)
     axes = [((np.arange(40) + 0.5) / 40 * 2 - 1).astype(np.float32) * h for h in half]
     z, y, x = np.meshgrid(axes[2], axes[1], axes[0], indexing="ij")
@@ -198,12 +201,17 @@ def voxelise(
     value = body.contrast if absorbs else complex(body.contrast).real
     slab = max(1, int(4e5 // (ny * nx)))
     edge = max(EDGE_UM, dx)
+    below_above = np.concatenate([zs[:1] - dz / scale, zs, zs[-1:] + dz / scale]).astype(np.float32)
     for i in range(0, nz, slab):
-        z, y, x = np.meshgrid(zs[i : i + slab], ys, xs, indexing="ij")
-        occupied = np.clip(body.depth(x, y, z) * (scale / edge) + 0.5, 0, 1)
-        coverage = np.maximum(coverage, occupied.max(0))
+        z, y, x = np.meshgrid(below_above[i : i + slab + 2], ys, xs, indexing="ij")
+        depth = body.depth(x, y, z) * np.float32(scale)
+        inner = depth[1:-1]
+        coverage = np.maximum(coverage, np.clip(inner / edge + 0.5, 0, 1).max(0))
+        # A flat-lying surface fills a slice in part: widen its edge to the slice, or facets become staircases.
+        widened = np.clip(np.abs(depth[2:] - depth[:-2]) / 2, edge, max(edge, dz)).astype(np.float32)
+        occupied = np.clip(inner / widened + 0.5, 0, 1)
         if body.texture is not None:
-            occupied = occupied * body.texture(x, y, z)
+            occupied = occupied * body.texture(x[1:-1], y[1:-1], z[1:-1])
         contrast[i : i + slab] = occupied * value
     keep = _largest_island(coverage, dx)
     if not keep.all():

@@ -1,8 +1,8 @@
 """Spheres: silicone oil, air bubbles and polystyrene beads.
 
-A single sphere is imaged through its exact scattering amplitude (`training.optics.mie`), not through slices. For the air bubble
-that is needed, not a luxury: total reflection beyond 0.75 R, a diverging core of about 0.15 R at NA 0.10, and light grazing the
-wall, which brightens the rim outside, all lie outside what thin phase slices can carry. Touching droplets go through slices.
+A single sphere is imaged through its exact scattering amplitude (`training.optics.mie`), not through slices. The air
+bubble needs that: total reflection beyond 0.75 R, a diverging core of about 0.15 R at NA 0.10, and light grazing the
+wall, which brightens the rim outside, are more than thin phase slices can carry. Touching droplets go through slices.
 """
 
 from __future__ import annotations
@@ -45,7 +45,9 @@ def _touching(rng: np.random.Generator, ecd_um: float, count: int, *, contrast: 
     c, r = np.array(centres), np.array(radii)
     c -= ((c - r[:, None]).min(0) + (c + r[:, None]).max(0)) / 2
     half = (np.abs(c) + r[:, None]).max(0) * 1.05
-    return Body(depth=joined_spheres(c, r), half_extent=(half[0], half[1], half[2]), contrast=contrast, outline_filled=False)
+    return Body(
+        depth=joined_spheres(c, r), half_extent=(half[0], half[1], half[2]), contrast=contrast, outline_filled=False
+    )
 
 
 def silicone_oil(rng: np.random.Generator, ecd_um: float, medium_n: float) -> Particle:

@@ -1,7 +1,7 @@
 """Protein aggregates, in the variety real samples show.
 
-Effective index falls with size, because large aggregates are mostly water. Four forms: patchy thresholded random fields, chains
-and branched clusters of small units, thin folded sheets, and faint broken rings or schlieren-like wisps.
+Effective index falls with size, because large aggregates are mostly water. Four forms: patchy thresholded random
+fields, chains and branched clusters of small units, thin folded sheets, and faint broken rings or schlieren-like wisps.
 """
 
 from __future__ import annotations
@@ -53,14 +53,13 @@ def patchy(rng: np.random.Generator, ecd_um: float) -> Body:
         return np.clip(1 + np.float32(patchiness) * density(x, y, z), 0.05, 3)
 
     depth = where_near(base, detail, reach=3 * ruggedness)
-    return Body(
-        depth=depth, half_extent=box, contrast=_contrast(rng, ecd_um, 0.006, 0.10), texture=texture
-    )
+    return Body(depth=depth, half_extent=box, contrast=_contrast(rng, ecd_um, 0.004, 0.06), texture=texture)
 
 
 def chain(rng: np.random.Generator, ecd_um: float) -> Body:
     """Branched chain of small units, from string to clump."""
-    count = int(log_uniform(rng, 3, 70))
+    unit = log_uniform(rng, max(0.3, 0.04 * ecd_um), max(0.4, min(3.0, 0.2 * ecd_um), 0.06 * ecd_um))
+    count = int(np.clip((0.5 * ecd_um / unit) ** 2 / 0.6, 3, 150))
     unit = 0.5 * ecd_um / np.sqrt(0.6 * count)
     persistence, branching = rng.uniform(0, 0.9), rng.uniform(0.0, 0.6)
     places, u = [np.zeros(3)], direction(rng)
@@ -71,13 +70,21 @@ def chain(rng: np.random.Generator, ecd_um: float) -> Body:
         places.append(start + u * unit * 1.7)
     centres = np.array(places)
     centres[:, 2] *= rng.uniform(0.4, 1.0)
-    radii = unit * rng.uniform(0.7, 1.3, count)
+    radii = unit * rng.uniform(0.6, 1.4, count)
     centres -= ((centres - radii[:, None]).min(0) + (centres + radii[:, None]).max(0)) / 2
     half = (np.abs(centres) + radii[:, None]).max(0) * 1.03
+    units = joined_spheres(centres, radii)
+    box = (float(half[0]), float(half[1]), float(half[2]))
+    rough = noise(rng, half=box, grain_um=max(unit, 0.6))
+    amount = np.float32(unit * rng.uniform(0.05, 0.35))
+
+    def depth(x: Array, y: Array, z: Array) -> Array:
+        return np.asarray(units(x, y, z) + amount * rough(x, y, z), dtype=np.float32)
+
     return Body(
-        depth=joined_spheres(centres, radii),
-        half_extent=(half[0], half[1], half[2]),
-        contrast=_contrast(rng, ecd_um, 0.012, 0.11),
+        depth=depth,
+        half_extent=box,
+        contrast=_contrast(rng, ecd_um, 0.008, 0.06),
         outline_filled=False,
     )
 
@@ -105,7 +112,7 @@ def sheet(rng: np.random.Generator, ecd_um: float) -> Body:
         outline = outline + np.float32(0.2) * edge(x, y, np.zeros_like(x))
         return np.minimum(across, outline * np.float32(height))
 
-    return Body(depth=rotated(flat, turn), half_extent=box, contrast=_contrast(rng, ecd_um, 0.015, 0.10))
+    return Body(depth=rotated(flat, turn), half_extent=box, contrast=_contrast(rng, ecd_um, 0.012, 0.07))
 
 
 def wisp(rng: np.random.Generator, ecd_um: float) -> Body:
@@ -126,7 +133,7 @@ def wisp(rng: np.random.Generator, ecd_um: float) -> Body:
         holes = np.clip((gaps(x, y, z) - np.float32(cut)) * 2, 0, 1)
         return np.asarray((1 - 0.9 * inner) * (1 - np.float32(depth_of_gap) * (1 - holes)), dtype=np.float32)
 
-    return Body(depth=base, half_extent=box, contrast=_contrast(rng, ecd_um, 0.006, 0.035), texture=texture)
+    return Body(depth=base, half_extent=box, contrast=_contrast(rng, ecd_um, 0.004, 0.025), texture=texture)
 
 
 _MAKERS = {"patchy": patchy, "chain": chain, "sheet": sheet, "wisp": wisp}

@@ -71,7 +71,9 @@ def noise(rng: np.random.Generator, *, half: Sequence[float], grain_um: float) -
     shape = [int(np.clip(2 * h / grain_um + 5, 5, 80)) for h in half]
     lattice = rng.standard_normal(shape[::-1]).astype(np.float32)
     pitch = [2 * h / max(n - 4, 1) for h, n in zip(half, shape, strict=True)]
-    gain = np.float32((151 / 315) ** -1.5)  # a cubic B-spline leaves (151/315)^3 of the variance of white lattice values
+    gain = np.float32(
+        (151 / 315) ** -1.5
+    )  # a cubic B-spline leaves (151/315)^3 of the variance of white lattice values
 
     def field(x: Array, y: Array, z: Array) -> Array:
         at = [
@@ -111,7 +113,7 @@ def ellipsoid(half: Sequence[float]) -> Depth:
 def _neighbourhood(
     x: Array, y: Array, z: Array, a: Sequence[float], b: Sequence[float], reach: float
 ) -> tuple[slice, ...]:
-    """Part of a (z, y, x) mesh within ``reach`` (and two pixels) of the box from ``a`` to ``b``; all of any other array."""
+    """Part of a (z, y, x) mesh within ``reach`` (and two pixels) of a box; all of any other array."""
     if x.ndim != 3 or min(x.shape[1:]) < 2:
         return (slice(None),) * x.ndim
     margin = reach + 2 * float(x[0, 0, 1] - x[0, 0, 0])
@@ -183,13 +185,19 @@ def tube(line: Float, half_width: Float, *, flatness: float = 1.0) -> Depth:
 
     def depth(x: Array, y: Array, z: Array) -> Array:
         out = np.full(x.shape, -1e3, np.float32)
-        for (ax, ay, az), (bx, by, bz), w in zip(points[:-1], points[1:], widths, strict=False):
+        parts = zip(points[:-1], points[1:], widths[:-1], widths[1:], strict=True)
+        for (ax, ay, az), (bx, by, bz), wide_a, wide_b in parts:
             dx, dy, dz = bx - ax, by - ay, bz - az
-            box = _neighbourhood(x, y, z, (ax, ay, az), (bx, by, bz), w)
+            box = _neighbourhood(x, y, z, (ax, ay, az), (bx, by, bz), max(wide_a, wide_b))
             u, v, h = x[box] - ax, y[box] - ay, z[box] - az
             t = np.clip((u * dx + v * dy + h * dz) / max(dx * dx + dy * dy + dz * dz, np.float32(1e-9)), 0, 1)
-            r2 = (u - t * dx) ** 2 + (v - t * dy) ** 2 + ((h - t * dz) * stretch) ** 2
-            out[box] = np.maximum(out[box], w - np.sqrt(r2))
+            across = (u - t * dx) ** 2 + (v - t * dy) ** 2
+            along = (h - t * dz) ** 2
+            r = np.sqrt(across + along * stretch**2)
+            # Over its own gradient, so that a ribbon's depth is a distance on its flat side as well.
+            gradient = np.sqrt(across + along * stretch**4) / np.maximum(r, np.float32(1e-3))
+            inside = (wide_a + t * (wide_b - wide_a) - r) / np.maximum(gradient, np.float32(0.3))
+            out[box] = np.maximum(out[box], inside)
         return out
 
     return depth

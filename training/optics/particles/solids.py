@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 
 from training.optics import medium
-from training.optics.particles.body import Array, Body, Particle, voxelise
+from training.optics.particles.body import Array, Body, Particle, slice_thickness, voxelise
 from training.optics.particles.droplets import sub_pixel
 from training.optics.particles.shapes import (
     direction,
@@ -75,9 +75,10 @@ def glass(rng: np.random.Generator, ecd_um: float, medium_n: float) -> Particle:
 def cellulose(rng: np.random.Generator, ecd_um: float, medium_n: float) -> Particle:
     """Cellulose fibre: long, curved, tube or ribbon with a paler lumen; index 1.47 to 1.54.
 
-    Length over width is 5 to 20, less for the largest, so that no fibre is longer than the instrument can hold (about 250 um).
+    Length over width is 5 to 20; less for the largest, so that none is longer than about 250 um, and for the smallest,
+    so that none is thinner than 0.9 um.
     """
-    longest = max(4.0, min(20.0, (250.0 / ecd_um) ** 2 * np.pi / 4))
+    longest = min(20.0, (250.0 / ecd_um) ** 2 * np.pi / 4, (ecd_um / 0.9) ** 2 * np.pi / 4)
     ratio = log_uniform(rng, min(4.5, longest), longest)
     length = ecd_um * np.sqrt(np.pi / 4 * ratio)
     width = length / ratio
@@ -97,7 +98,7 @@ def cellulose(rng: np.random.Generator, ecd_um: float, medium_n: float) -> Parti
     taper = 1 - rng.uniform(0, 0.4) * np.abs(2 * t) ** 3
     wobble = 1 + 0.12 * np.convolve(rng.standard_normal(len(t) + 4), np.ones(5) / 5, "valid")
     half_width = 0.5 * width * taper * wobble
-    flatness = rng.uniform(0.3, 1.0)
+    flatness = max(rng.uniform(0.3, 1.0), min(1.0, 0.9 / width))
     half = np.abs(line).max(0) + half_width.max() * np.array([1.05, 1.05, 1.05 * max(flatness, 0.3)])
     index = medium.draw_index(rng, medium.CELLULOSE_N)
     depth = tube(line, half_width, flatness=flatness)
@@ -115,4 +116,11 @@ def cellulose(rng: np.random.Generator, ecd_um: float, medium_n: float) -> Parti
         texture=texture if width > 4 and hollow > 0.1 else None,
         outline_filled=False,
     )
-    return voxelise(body, family="cellulose", ecd_um=ecd_um, medium_n=medium_n, offset_um=sub_pixel(rng))
+    return voxelise(
+        body,
+        family="cellulose",
+        ecd_um=ecd_um,
+        medium_n=medium_n,
+        offset_um=sub_pixel(rng),
+        dz=min(slice_thickness(ecd_um, body.contrast), max(0.4, 0.7 * flatness * width)),
+    )

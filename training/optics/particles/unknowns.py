@@ -110,7 +110,7 @@ def crystal(rng: np.random.Generator, ecd_um: float, medium_n: float) -> Particl
 
 
 def yeast(rng: np.random.Generator, ecd_um: float, medium_n: float) -> Particle:
-    """Yeast: cells of 3 to 8 um, single, budding, or clumped when the particle is larger, with a denser wall and nucleus."""
+    """Yeast: cells of 3 to 8 um, single, budding, or clumped when larger; denser wall and nucleus."""
     cell = rng.uniform(3.0, 8.0)
     count = int(np.clip(round((ecd_um / cell) ** 2 / 0.8), 1, 70))
     unit = 0.5 * ecd_um / np.sqrt(0.8 * count)

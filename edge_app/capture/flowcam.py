@@ -96,11 +96,12 @@ class FlowCamSource:
             if image is None:
                 lost += 1
                 continue
-            time_s = float(np.nanmin(elapsed[rows])) if elapsed is not None else float("nan")
+            times = elapsed[rows] if elapsed is not None else np.empty(0)
+            times = times[np.isfinite(times)]
             yield Frame(
                 image=image,
                 sequence=number,
-                time_s=time_s if np.isfinite(time_s) else number / rate,
+                time_s=float(times.min()) if len(times) else number / rate,
                 lost_before=lost,
                 name=f"{self._table.path.stem} frame {number}",
                 companion=Companion(
@@ -339,7 +340,7 @@ def _describe(
         "magnification": facts.ctx.get("software.cameramagnification", ""),
         "flow_cell": facts.ctx.get("fluid.flowcelltype", ""),
         "started": facts.run_summary.get("date/time.start", ""),
-        "segmentation": facts.summary.get("particle segmentation", ""),
+        "thresholds_used": facts.thresholds_used,
         "table": table.path.name,
         "table_version": table.version,
         "particles": len(table),
@@ -350,7 +351,6 @@ def _describe(
         "min_esd_um": facts.number("ctx", "captureparameters.minesd"),
         "max_esd_um": facts.number("ctx", "captureparameters.maxesd"),
         "distance_to_neighbour_um": facts.number("ctx", "captureparameters.distancetoneighbor"),
-        "dark_or_light_pixels": facts.number("ctx", "captureparameters.capturedarkorlightpixels"),
         "backgrounds": len(backgrounds),
         "grey_offset": offset,
         "grey_offset_pixels": offset_pixels,

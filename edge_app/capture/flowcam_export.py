@@ -228,6 +228,18 @@ class RunFacts:
         return None if flow is None else flow * 1000.0
 
     @property
+    def thresholds_used(self) -> str | None:
+        """``dark``, ``light`` or ``both``: the settings hold two thresholds even where only one was applied.
+
+        The summary names those that were; without it, 0 in the settings means dark (seen in masks: no bright pixel
+        of such a run is in one). Other codes were not met, and are not guessed.
+        """
+        text = self.summary.get("particle segmentation", "").casefold()
+        if "dark" in text or "light" in text:
+            return "both" if "dark" in text and "light" in text else "dark" if "dark" in text else "light"
+        return "dark" if self.number("ctx", "captureparameters.capturedarkorlightpixels") == 0 else None
+
+    @property
     def thresholds(self) -> tuple[int, int] | None:
         """Grey levels (dark, light) off the background that the settings name."""
         dark, light = (self.number("ctx", f"captureparameters.threshold{k}") for k in ("dark", "light"))

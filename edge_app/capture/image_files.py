@@ -23,6 +23,7 @@ __all__ = [
     "GreyScaling",
     "ImageFileError",
     "count_pictures",
+    "is_whole",
     "list_images",
     "natural_key",
     "read_pictures",
@@ -35,6 +36,8 @@ IMAGE_SUFFIXES: Final = frozenset({".png", ".tif", ".tiff", ".pgm", ".ppm", ".pn
 
 _DARK_MAX: Final = 64
 """A 16-bit picture whose brightest pixel is below this says nothing about its bit depth."""
+
+_TIFF_MAGIC: Final = frozenset({b"II*\0", b"MM\0*", b"II+\0", b"MM\0+"})
 
 _CHUNK_BYTES: Final = 64 * 2**20
 """Pages of a stack are decoded in portions of about this size, so that memory stays flat on long stacks."""
@@ -165,21 +168,8 @@ def read_pictures(path: Path, *, grey: bool = True) -> Iterator[Picture]:
     ImageFileError
         Reason ``empty``, ``truncated`` or ``unreadable``. Whole pages before the broken one are yielded first.
     """
-    try:
-        with path.open("rb") as file:
-            magic = file.read(16)
-            if not magic:
-                raise ImageFileError("empty", "file of 0 bytes")
-            if magic[:4] in (b"II*\0", b"MM\0*", b"II+\0", b"MM\0+"):
-                pages, whole = _tiff_pages(file)
-            else:
-                file.seek(0)
-                data = file.read()
-                _check_structure(data)
-                pages, whole = [], True
-    except OSError as error:
-        raise ImageFileError("unreadable", error.strerror or str(error)) from error
-    if magic[:2] in (b"II", b"MM"):
+    data, pages, whole = _open_whole(path)
+    if data is None:
         yield from _read_tiff(path, pages, grey=grey)
         if not whole:
             raise ImageFileError("truncated", f"TIFF ends after {len(pages)} whole pages")
@@ -192,6 +182,31 @@ def read_pictures(path: Path, *, grey: bool = True) -> Iterator[Picture]:
     if decoded is None:
         raise ImageFileError("unreadable", "content is damaged, it cannot be decoded")
     yield _picture(decoded, grey=grey)
+
+
+def is_whole(path: Path) -> bool:
+    """Whether a file is a picture and reaches its own end (its structure only, nothing is decoded)."""
+    try:
+        return _open_whole(path)[2]
+    except ImageFileError:
+        return False
+
+
+def _open_whole(path: Path) -> tuple[bytes | None, list[tuple[int, int]], bool]:
+    """Check a file's structure: its bytes (None for a TIFF), a TIFF's whole pages, and whether all of it is whole."""
+    try:
+        with path.open("rb") as file:
+            magic = file.read(4)
+            if not magic:
+                raise ImageFileError("empty", "file of 0 bytes")
+            if magic in _TIFF_MAGIC:
+                return None, *_tiff_pages(file)
+            file.seek(0)
+            data = file.read()
+    except OSError as error:
+        raise ImageFileError("unreadable", error.strerror or str(error)) from error
+    _check_structure(data)
+    return data, [], True
 
 
 @contextmanager
@@ -289,7 +304,7 @@ def _tiff_pages(file: BinaryIO) -> tuple[list[tuple[int, int]], bool]:
     size = file.seek(0, 2)
     file.seek(0)
     head = file.read(16)
-    if head[:4] not in (b"II*\0", b"MM\0*", b"II+\0", b"MM\0+"):
+    if head[:4] not in _TIFF_MAGIC:
         raise ImageFileError("unreadable", "not a TIFF")
     order = "<" if head[:2] == b"II" else ">"
     big = head[2:4] in (b"+\0", b"\0+")
@@ -334,10 +349,10 @@ _TIFF_WANTED: Final = frozenset({254, 256, 257, 258, 273, 279, 324, 325})
 def _tiff_directory(file: BinaryIO, offset: int, size: int, order: str, big: bool) -> tuple[dict[int, list[int]], int]:
     count_form, entry_bytes, pointer = ("Q", 20, "Q") if big else ("H", 12, "I")
     count_bytes, inline = struct.calcsize("=" + count_form), struct.calcsize("=" + pointer)
+    if offset + count_bytes > size:
+        raise _TiffEnds
     file.seek(offset)
     head = file.read(count_bytes)
-    if len(head) < count_bytes:
-        raise _TiffEnds
     count = struct.unpack(order + count_form, head)[0]
     if offset + count_bytes + count * entry_bytes + inline > size:
         raise _TiffEnds

@@ -97,7 +97,7 @@ def open_source(uri: str, *, frames: int | None = None) -> FrameSource:
     if frames is not None and frames < 0:
         raise UserError(f"frames is {frames}, must be 0 or more")
     scheme, _ = split_scheme(uri)
-    if scheme not in _OPENERS and Path(uri).is_dir():
+    if uri and scheme not in _OPENERS and Path(uri).is_dir():
         uri, scheme = f"dir:{uri}", "dir"
     allowed = ", ".join(_OPENERS)
     if scheme is None:
@@ -123,7 +123,7 @@ def open_crops(uri: str) -> CropSource:
         If the scheme is another one, or the source cannot be opened.
     """
     scheme, _ = split_scheme(uri)
-    if scheme not in ("crops", "mfi") and Path(uri).is_dir():
+    if uri and scheme not in ("crops", "mfi") and Path(uri).is_dir():
         uri, scheme = f"crops:{uri}", "crops"
     if scheme == "crops":
         return open_crop_folder(uri)

@@ -10,7 +10,7 @@ from pydantic import BaseModel, ConfigDict, Field
 
 from edge_app.capture.directory import iterate_pictures, probe_pictures
 from edge_app.capture.frame import Frame
-from edge_app.capture.image_files import GreyScaling, ImageFileError, list_images, natural_key, read_pictures
+from edge_app.capture.image_files import GreyScaling, is_whole, list_images, natural_key
 from edge_app.capture.problems import Problems
 from edge_app.capture.source import SourceInfo
 from edge_app.capture.uri import parse_path_uri, validate_options
@@ -133,7 +133,7 @@ class WatchedFolderSource:
         for name in sorted(self._waiting, key=natural_key):
             seen, path = self._waiting[name], self._directory / name
             rested_s = time.monotonic() - seen.since_s
-            if rested_s < self._options.settle_s or (rested_s < self._options.give_up_s and not _is_whole(path)):
+            if rested_s < self._options.settle_s or (rested_s < self._options.give_up_s and not is_whole(path)):
                 break
             self._done[name] = seen.stamp
             ready.append(path)
@@ -142,15 +142,6 @@ class WatchedFolderSource:
         for path in ready:
             del self._waiting[path.name]
         return ready or None
-
-
-def _is_whole(path: Path) -> bool:
-    try:
-        for _ in read_pictures(path):
-            pass
-    except ImageFileError:
-        return False
-    return True
 
 
 def open_watched_folder(uri: str) -> WatchedFolderSource:

@@ -1,0 +1,230 @@
+from collections.abc import Callable
+from typing import Any
+
+import numpy as np
+import pytest
+
+from edge_app.capture.flowcam import open_flowcam
+from edge_app.capture.source import FrameSource
+from edge_app.errors import UserError
+
+Export = Callable[..., Any]
+
+
+def assert_rebuilt(truth: Any, **options: Any) -> None:
+    source = open_flowcam(f"flowcam:{truth.folder}")
+    frames = list(source.frames())
+    assert [f.sequence for f in frames] == [32, 35, 41]
+    for frame in frames:
+        np.testing.assert_array_equal(frame.image, truth.frames[frame.sequence])
+        assert frame.time_s == pytest.approx(frame.sequence / 16.98, abs=1e-3)
+        assert frame.lost_before == 0
+    assert not source.problems
+
+
+def test_frames_are_what_the_crops_were_cut_from(flowcam_export: Export) -> None:
+    assert_rebuilt(flowcam_export())
+
+
+@pytest.mark.parametrize(
+    "variant",
+    [
+        {"reverse_columns": True},
+        {"upper": True},
+        {"separator": ";"},
+        {"decimal": ","},
+        {"newline": "\r\n", "encoding": "utf-8-sig"},
+        {"encoding": "utf-16"},
+        {"name": "what? #1 100%"},
+    ],
+)
+def test_variants_of_the_list_read_the_same(flowcam_export: Export, variant: dict[str, Any]) -> None:
+    assert_rebuilt(flowcam_export(**variant))
+
+
+def test_info(flowcam_export: Export) -> None:
+    truth = flowcam_export()
+    source = open_flowcam(f"flowcam:{truth.folder}")
+    assert isinstance(source, FrameSource)
+    info = source.info
+    assert (info.width_px, info.height_px, info.frames_total) == (160, 120, 3)
+    assert info.um_per_px == pytest.approx(0.5544)
+    assert info.thresholds == (20, 15)
+    assert info.depth_um == 100.0
+    assert info.flow_rate_ul_per_min == pytest.approx(150.0)
+    assert info.frame_rate_hz == pytest.approx(16.98)
+    assert info.volume_imaged_ml == pytest.approx(0.02903)
+    assert info.background is not None
+    np.testing.assert_array_equal(info.background, truth.background)
+    details = dict(info.details)
+    assert details["grey_offset"] == pytest.approx(7 / 3, abs=0.001)
+    assert details["thresholds_used"] == "dark"
+    assert details["images_imaged"] == 12
+    assert details["serial_number"] == "4711"
+    assert details["volume_from"] == "summary"
+
+
+def test_the_list_itself_can_be_named(flowcam_export: Export) -> None:
+    truth = flowcam_export()
+    assert len(list(open_flowcam(f"flowcam:{truth.list_file}").frames())) == 3
+
+
+def test_companion_holds_the_instrument_s_rows_of_the_frame(flowcam_export: Export) -> None:
+    truth = flowcam_export()
+    source = open_flowcam(f"flowcam:{truth.folder}")
+    for frame in source.frames():
+        assert frame.companion is not None
+        columns = frame.companion.columns
+        expected = [r for r in truth.rows if r["src_image"] == frame.sequence]
+        assert columns["id"].tolist() == [r["id"] for r in expected]
+        assert columns["raw_area"].tolist() == [r["raw_area"] for r in expected]
+        for row, number in zip(columns["row"], columns["id"], strict=True):
+            mask = source.mask(int(row))
+            assert mask is not None
+            np.testing.assert_array_equal(mask, truth.masks[number - 1])
+
+
+def test_without_masks_and_summaries(flowcam_export: Export) -> None:
+    truth = flowcam_export(masks=False, summaries=False)
+    assert_rebuilt(truth)
+    source = open_flowcam(f"flowcam:{truth.folder}")
+    assert source.mask(0) is None
+    # 12 images of 158 x 118 px, times the velocity correction
+    assert source.info.volume_imaged_ml == pytest.approx(12 * 158 * 118 * 0.5544**2 * 100e-12 * 0.5)
+    assert source.info.details["volume_from"] == "settings"
+    assert source.info.details["thresholds_used"] == "dark"
+    (truth.folder / "run.ctx").unlink()
+    info = open_flowcam(f"flowcam:{truth.folder}").info
+    assert (info.volume_imaged_ml, info.thresholds, info.depth_um, info.frame_rate_hz) == (None, None, None, None)
+    assert info.um_per_px == pytest.approx(0.5544)  # the table has it too
+
+
+def test_missing_collage_takes_its_frames_out(flowcam_export: Export) -> None:
+    truth = flowcam_export()
+    (truth.folder / "run_000002.tif").unlink()  # rows 2 and 4: frames 32 and 35
+    source = open_flowcam(f"flowcam:{truth.folder}")
+    frames = list(source.frames())
+    assert [f.sequence for f in frames] == [41]
+    assert frames[0].lost_before == 2
+    assert source.problems["no_collage"] == 2
+    assert source.info.frames_total == 3  # the imaged volume is that of all three
+    assert "run_000002.tif" in source.messages[0]
+
+
+def test_cut_collage(flowcam_export: Export, silent: None) -> None:
+    truth = flowcam_export()
+    data = (truth.folder / "run_000001.tif").read_bytes()
+    (truth.folder / "run_000001.tif").write_bytes(data[: len(data) // 2])
+    source = open_flowcam(f"flowcam:{truth.folder}")
+    assert [f.sequence for f in source.frames()] == [32]
+    assert source.problems["truncated"] == 1
+    assert source.problems["no_collage"] == 3
+
+
+def test_crop_that_leaves_the_frame_is_clipped_and_counted(flowcam_export: Export, rewrite_list: Export) -> None:
+    truth = flowcam_export()
+    truth.rows[1]["src_x"] = 150
+    truth.rows[3]["src_y"] = -5
+    rewrite_list(truth)
+    source = open_flowcam(f"flowcam:{truth.folder}?grey_offset=2.3333")
+    frames = {f.sequence: f.image for f in source.frames()}
+    assert dict(source.problems) == {"clipped": 2}
+    h, y = truth.rows[1]["image_h"], truth.rows[1]["src_y"]
+    original = truth.frames[32][y : y + h, 67:77]
+    np.testing.assert_array_equal(frames[32][y : y + h, 150:], original)
+    np.testing.assert_array_equal(frames[32][:, :150], truth.background[:, :150])
+
+
+def test_bad_rows_are_counted(flowcam_export: Export) -> None:
+    truth = flowcam_export()
+    with truth.list_file.open("a") as file:
+        file.write("6|too|short\n")
+        file.write("|".join("x" if n == "src_x" else str(truth.rows[0][n]) for n in truth.names) + "\n")
+    source = open_flowcam(f"flowcam:{truth.folder}")
+    assert len(list(source.frames())) == 3
+    assert dict(source.problems) == {"bad_row": 2}
+
+
+def test_box_outside_its_collage(flowcam_export: Export, rewrite_list: Export) -> None:
+    truth = flowcam_export()
+    truth.rows[1]["image_x"] = 95
+    rewrite_list(truth)
+    source = open_flowcam(f"flowcam:{truth.folder}")
+    assert [f.sequence for f in source.frames()] == [35, 41]
+    assert dict(source.problems) == {"no_collage": 1}
+
+
+def test_collage_named_by_a_path_of_another_computer_in_other_case(
+    flowcam_export: Export, rewrite_list: Export
+) -> None:
+    truth = flowcam_export()
+    for row in truth.rows:
+        row["collage_file"] = "C:\\VisualSpreadsheet\\run\\" + row["collage_file"].upper()
+    rewrite_list(truth)
+    assert_rebuilt(truth)
+
+
+def test_several_backgrounds(flowcam_export: Export, rewrite_list: Export) -> None:
+    import cv2
+
+    truth = flowcam_export()
+    cv2.imwrite(str(truth.folder / "cal_image_000002.tif"), truth.background + 1)
+    for row in truth.rows:
+        if row["src_image"] == 41:
+            row["cal_image"] = 2
+    rewrite_list(truth)
+    source = open_flowcam(f"flowcam:{truth.folder}?grey_offset=2.3333")
+    corner = {f.sequence: int(f.image[0, 159]) - int(truth.background[0, 159]) for f in source.frames()}
+    assert corner == {32: 0, 35: 0, 41: 1}
+    assert source.info.details["backgrounds"] == 2
+
+
+def test_spreadsheet_export_stands_in_for_a_missing_list(flowcam_export: Export) -> None:
+    truth = flowcam_export()
+    truth.list_file.unlink()
+    names = {
+        "id": "Particle ID",
+        "image_x": "Image X",
+        "image_y": "Image Y",
+        "image_w": "Image Width",
+        "image_h": "Image Height",
+        "src_x": "Capture X",
+        "src_y": "Capture Y",
+        "src_image": "Source Image",
+        "cal_image": "Calibration Image",
+        "cal_const": "Calibration Factor",
+        "elapsed_time": "Elapsed Time",
+        "collage_file": "Image File",
+    }
+    lines = [",".join(names.values())] + [",".join(str(row[n]) for n in names) for row in truth.rows]
+    (truth.folder / "run.csv").write_text("\n".join(lines))
+    assert_rebuilt(truth)
+
+
+def test_table_without_a_particle_gives_no_frame(flowcam_export: Export, rewrite_list: Export) -> None:
+    truth = flowcam_export()
+    truth.rows.clear()
+    rewrite_list(truth)
+    source = open_flowcam(f"flowcam:{truth.folder}")
+    assert list(source.frames()) == []
+    assert source.info.frames_total == 0
+
+
+def test_what_cannot_be_opened(flowcam_export: Export, tmp_path: Any) -> None:
+    (tmp_path / "empty").mkdir()
+    no_header = flowcam_export(name="no header")
+    no_header.list_file.write_text("1|0|0|22|22\n")
+    lacking = flowcam_export(name="lacking")
+    lacking.list_file.write_text(lacking.list_file.read_text().replace("src_y|", "other|"))
+    no_background = flowcam_export(name="no background")
+    (no_background.folder / "cal_image_000001.tif").unlink()
+    for name, says in (
+        ("none", "does not exist"),
+        ("empty", "no particle table"),
+        ("no header", "num-fields"),
+        ("lacking", "lacks the column.* src_y"),
+        ("no background", "no background picture"),
+    ):
+        with pytest.raises(UserError, match=says) as caught:
+            open_flowcam(f"flowcam:{tmp_path / name}")
+        assert "\n" not in str(caught.value)

@@ -1,0 +1,62 @@
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from edge_app.capture.particle_table import parse_number, read_table, read_text, to_column
+
+
+@pytest.mark.parametrize("encoding", ["utf-8", "utf-8-sig", "utf-16", "cp1252"])
+def test_encodings(tmp_path: Path, encoding: str) -> None:
+    (tmp_path / "a.csv").write_text("ECD(µm);Größe\n", encoding=encoding)
+    assert read_text(tmp_path / "a.csv") == "ECD(µm);Größe\n"
+
+
+@pytest.mark.parametrize(
+    ("text", "thousands", "value"),
+    [
+        ("1.5", False, 1.5),
+        ("1,5", False, 1.5),
+        ("1,5", True, 1.5),
+        ("1,234", True, 1234.0),
+        ("1,234", False, 1.234),
+        ("1.234,5", False, 1234.5),
+        ("1,234.5", False, 1234.5),
+        ("\u22122", False, -2.0),
+        ('"3"', False, 3.0),
+        ("2.659e+05", False, 265900.0),
+    ],
+)
+def test_numbers(text: str, thousands: bool, value: float) -> None:
+    assert parse_number(text, thousands_comma=thousands) == value
+
+
+def test_columns_are_typed() -> None:
+    assert to_column(["1", "2.0"]).dtype == np.int64
+    np.testing.assert_array_equal(to_column(["1", "", "n/a"]), [1.0, np.nan, np.nan])
+    assert to_column(["1", "x"]).tolist() == ["1", "x"]
+    assert to_column(["", ""]).dtype.kind == "U"
+    assert len(to_column([])) == 0
+
+
+@pytest.mark.parametrize("separator", ["\t", ";", ",", "|"])
+@pytest.mark.parametrize("newline", ["\n", "\r\n", "\r"])
+def test_header_is_found_below_other_lines(separator: str, newline: str) -> None:
+    lines = ["Sample, lot 3; run | 7", "", separator.join(["a", "b c", "d", ""]), separator.join(["1", "2", "3", ""])]
+    lines += [separator.join(["4", "5"]), "", separator.join(["7", "8", "9"])]
+    table = read_table(newline.join(lines), is_header=lambda names: "b c" in names)
+    assert table is not None
+    assert table.names == ("a", "b c", "d")
+    assert table.column("d").tolist() == [3, 9]
+    assert table.ragged == 1
+
+
+def test_quoted_fields() -> None:
+    table = read_table('"a,x",b\n"1,5","2,000"\n', is_header=lambda names: "b" in names)
+    assert table is not None
+    assert table.column("a,x").tolist() == [1.5]
+    assert table.column("b").tolist() == [2000]
+
+
+def test_no_header() -> None:
+    assert read_table("1,2\n3,4\n", is_header=lambda names: "b" in names) is None

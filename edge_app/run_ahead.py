@@ -52,7 +52,7 @@ class RunAhead(Generic[T]):
                         break
                     self._ready.append(item)
                     self._change.notify_all()
-        except BaseException as caught:  # noqa: BLE001 - handed to the consumer, which raises it
+        except BaseException as caught:  # handed to the consumer, which raises it
             error = caught
         finally:
             close = getattr(self._items, "close", None)

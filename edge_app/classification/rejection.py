@@ -40,6 +40,24 @@ class Classification:
     def __len__(self) -> int:
         return len(self.class_index)
 
+    @staticmethod
+    def concatenate(parts: "list[Classification]") -> "Classification":
+        """Join in the given order."""
+        return Classification(
+            class_index=np.concatenate([p.class_index for p in parts]),
+            confidence=np.concatenate([p.confidence for p in parts]),
+            probabilities=np.concatenate([p.probabilities for p in parts]),
+        )
+
+    def rows(self, first: int, last: int) -> "Classification":
+        """Rows ``first`` to ``last - 1``."""
+        part = slice(first, last)
+        return Classification(
+            class_index=self.class_index[part],
+            confidence=self.confidence[part],
+            probabilities=self.probabilities[part],
+        )
+
 
 def probabilities_of(logits: F4, *, temperature: float, log_prior: F4 | None = None) -> F4:
     """Softmax of ``logits / temperature + log_prior``, shape (n, C).

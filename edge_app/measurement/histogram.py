@@ -92,7 +92,9 @@ class Histogram:
             counts=np.bincount(flat, minlength=shape[0] * bins).reshape(shape).astype(np.int64),
             weighted=np.bincount(
                 flat, weights=np.asarray(weight, np.float64)[counted], minlength=shape[0] * bins
-            ).reshape(shape),
+            )
+            .reshape(shape)
+            .astype(np.float64),
         )
 
     def __add__(self, other: "Histogram") -> "Histogram":

@@ -6,6 +6,7 @@ from typing import Any, Final
 import numpy as np
 import numpy.typing as npt
 
+from edge_app.classification.backends.quiet import native_stderr_silenced
 from edge_app.classification.batches import batch_sizes
 from edge_app.classification.bundle import Bundle
 
@@ -23,7 +24,8 @@ class _Session:
         for detail in interpreter.get_input_details():
             if batch != detail["shape"][0]:
                 interpreter.resize_tensor_input(detail["index"], [batch, *detail["shape"][1:]])
-        interpreter.allocate_tensors()
+        with native_stderr_silenced():
+            interpreter.allocate_tensors()
         self._interpreter = interpreter
         inputs = interpreter.get_input_details()
         self._crop = next(d["index"] for d in inputs if len(d["shape"]) == 4)

@@ -1,0 +1,201 @@
+"""Frames in, closed windows out: the path through segmentation, measurement and classification, stages side by side."""
+
+import itertools
+import time
+from collections import Counter
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+from typing import Final
+
+import numpy as np
+import numpy.typing as npt
+
+from edge_app.capture.frame import Frame
+from edge_app.capture.source import FrameSource
+from edge_app.classification.classifier import Classifier
+from edge_app.classification.crops import Crops, cut_crops
+from edge_app.measurement.calibration import Calibration
+from edge_app.measurement.descriptors import measure
+from edge_app.recording.frame_hash import FrameHash
+from edge_app.run_ahead import RunAhead
+from edge_app.segmentation.particles import Particles
+from edge_app.segmentation.regions import Regions
+from edge_app.segmentation.segmenter import Segmenter
+from edge_app.windowing import ClosedWindow, CountedFrame, WindowBuilder
+
+__all__ = ["Loop", "LoopState"]
+
+DEPTH: Final = 4
+"""Frames that may wait between two stages: enough to keep both busy, few enough to keep memory and latency low."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class _MeasuredFrame:
+    """A frame between segmentation and classification."""
+
+    frame: Frame
+    arrived: float
+    reason: str | None
+    particles: Particles
+    crops: Crops
+    rejected: Counter[str]
+    ratio: npt.NDArray[np.uint8] | None
+
+
+@dataclass
+class LoopState:
+    """What a run looks like from outside while it goes on; read by other threads, written by the loop alone."""
+
+    frames_in: int = 0
+    frames_counted: int = 0
+    particles: int = 0
+    stuck_objects: int = 0
+    stuck_counted_before: int = 0
+    background_level: float = 0.0
+    noise: float = 0.0
+    uneven: float = 0.0
+    stage_s: dict[str, float] = field(default_factory=dict)
+
+
+class Loop:
+    """Joins source, segmenter and classifier; iterate :meth:`windows` once.
+
+    Reading, segmentation and classification run in a thread each, in order, so that the result is that of a plain
+    loop while two cores work.
+
+    Parameters
+    ----------
+    source, segmenter, classifier, calibration
+        The rooms.
+    builder
+        Cuts the run into windows.
+    min_ecd_um
+        Smaller particles are rejected as ``small``.
+    hash_frames
+        Keep a SHA-256 over all frames.
+    """
+
+    def __init__(
+        self,
+        *,
+        source: FrameSource,
+        segmenter: Segmenter,
+        classifier: Classifier,
+        calibration: Calibration,
+        builder: WindowBuilder,
+        min_ecd_um: float,
+        hash_frames: bool = True,
+    ) -> None:
+        self._source = source
+        self._segmenter = segmenter
+        self._classifier = classifier
+        self._calibration = calibration
+        self._builder = builder
+        self._min_ecd_um = min_ecd_um
+        self._stopping = False
+        self.frame_hash = FrameHash() if hash_frames else None
+        self.state = LoopState()
+
+    def windows(self) -> Iterator[ClosedWindow]:
+        """Yield each window as it closes; the last one when the source ends or :meth:`stop` was called."""
+        read = RunAhead(self._read(), depth=DEPTH, name="read")
+        measured = RunAhead(self._measure(read), depth=DEPTH, name="segment")
+        counted = RunAhead(self._classify(measured), depth=DEPTH, name="classify")
+        for frame in counted:
+            yield from self._builder.add(frame)
+        yield from self._builder.flush()
+
+    def stop(self) -> None:
+        """End after the frames that are in hand; what they hold is still counted."""
+        self._stopping = True
+
+    def _spend(self, stage: str, started: float) -> None:
+        self.state.stage_s[stage] = self.state.stage_s.get(stage, 0.0) + time.perf_counter() - started
+
+    def _read(self) -> Iterator[tuple[Frame, float]]:
+        for frame in self._source.frames():
+            arrived = time.perf_counter()
+            self.state.frames_in += 1
+            if self.frame_hash is not None:
+                self.frame_hash.update(frame.image, sequence=frame.sequence)
+                self._spend("hash", arrived)
+            yield frame, arrived
+            if self._stopping:
+                return
+
+    def _primed(self, frames: Iterator[tuple[Frame, float]]) -> Iterator[tuple[Frame, float]]:
+        """Let the first frames teach the background before they are counted like any other."""
+        first = list(itertools.islice(frames, self._segmenter.prime_frames))
+        if first:
+            self._segmenter.prime([frame.image for frame, _ in first])
+        yield from first
+        yield from frames
+
+    def _measure(self, frames: RunAhead[tuple[Frame, float]]) -> Iterator[_MeasuredFrame]:
+        for frame, arrived in self._primed(iter(frames)):
+            started = time.perf_counter()
+            found = self._segmenter.process(frame)
+            # Frames and border particles are counted where the window closes.
+            counted_later = ("border", found.reason)
+            rejected = Counter({k: v for k, v in found.rejected.items() if k not in counted_later})
+            self._spend("segment", started)
+            started = time.perf_counter()
+            ratio = found.ratio
+            if found.reason is not None or ratio is None:
+                ratio, regions = np.zeros((0, 0), np.uint8), Regions.empty((0, 0))
+            else:
+                regions = found.regions
+                self.state.stuck_objects = found.stuck_objects
+                self.state.stuck_counted_before += found.stuck_counted_before
+                self.state.background_level = found.background_level
+                self.state.noise = found.noise
+                self.state.uneven = found.uneven
+            particles = measure(
+                ratio, regions, frame=frame.sequence, time_s=frame.time_s, calibration=self._calibration
+            )
+            large = particles.ecd_um >= self._min_ecd_um
+            if not large.all():
+                rejected["small"] += int((~large).sum())
+                particles = particles.take(large)
+            crops = cut_crops(
+                ratio,
+                particles.x_px,
+                particles.y_px,
+                particles.width_px,
+                particles.height_px,
+                geometry=self._classifier.bundle.geometry,
+                um_per_px=self._calibration.um_per_px,
+            )
+            self._spend("measure", started)
+            yield _MeasuredFrame(
+                frame=frame,
+                arrived=arrived,
+                reason=found.reason,
+                particles=particles,
+                crops=crops,
+                rejected=rejected,
+                ratio=found.ratio,
+            )
+
+    def _classify(self, frames: RunAhead[_MeasuredFrame]) -> Iterator[CountedFrame]:
+        for batch in frames.batches(most=DEPTH):
+            started = time.perf_counter()
+            together = self._classifier.classify(Crops.concatenate([f.crops for f in batch]))
+            self._spend("classify", started)
+            first = 0
+            for f in batch:
+                last = first + len(f.particles)
+                self.state.frames_counted += 1
+                self.state.particles += last - first
+                yield CountedFrame(
+                    sequence=f.frame.sequence,
+                    time_s=f.frame.time_s,
+                    reason=f.reason,
+                    lost_before=f.frame.lost_before or 0,
+                    particles=f.particles,
+                    classification=together.rows(first, last),
+                    rejected=f.rejected,
+                    ratio=f.ratio,
+                    latency_ms=(time.perf_counter() - f.arrived) * 1e3,
+                )
+                first = last

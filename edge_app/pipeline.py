@@ -1,0 +1,537 @@
+"""A whole run: the rooms opened, the loop driven, every closed window recorded and published."""
+
+import json
+import os
+import platform
+import secrets
+import time
+from collections import Counter
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from datetime import datetime, timezone
+from pathlib import Path
+from typing import Any, Final
+
+import numpy as np
+import psutil
+
+from edge_app import __version__
+from edge_app.capture.registry import open_source
+from edge_app.capture.source import FrameSource, SourceInfo
+from edge_app.classification.backends import OpenedBackend, open_backend
+from edge_app.classification.bundle import Bundle
+from edge_app.classification.classifier import Classifier
+from edge_app.config import FlowCellSettings, Settings
+from edge_app.errors import UserError
+from edge_app.identity import PipelineIdentity, step_string
+from edge_app.loop import Loop
+from edge_app.measurement.calibration import Calibration, load_calibration, nominal_calibration
+from edge_app.measurement.histogram import FINE_EDGES_UM, REPORTING_EDGES_UM, Histogram
+from edge_app.measurement.window import Window, per_ml
+from edge_app.messaging.messages import (
+    Event as EventMessage,
+)
+from edge_app.messaging.messages import (
+    Info,
+    Message,
+    Provenance,
+    Run,
+    StageTime,
+    Stats,
+    histogram_message,
+    outgoing,
+    summary_message,
+    total_message,
+    utc_text,
+)
+from edge_app.messaging.outbox import default_state_dir
+from edge_app.messaging.publisher import Publisher
+from edge_app.messaging.topics import Topics
+from edge_app.recording.event import Severity
+from edge_app.recording.outgoing import Outgoing
+from edge_app.recording.pictures import PicturePicker
+from edge_app.recording.run_record import RunRecord, RunState, new_run_id, recover
+from edge_app.segmentation.segmenter import Segmenter
+from edge_app.windowing import ClosedWindow, WindowBuilder
+
+__all__ = ["Pipeline", "RunRequest", "choose_calibration"]
+
+CALIBRATIONS: Final = Path(__file__).parent / "measurement" / "calibrations"
+DEFAULT_UM_PER_PX: Final = 1.33
+DEFAULT_DEPTH_UM: Final = 100.0
+
+
+@dataclass(frozen=True, kw_only=True)
+class RunRequest:
+    """What one run is asked to do.
+
+    Attributes
+    ----------
+    source
+        URI of the frames.
+    out
+        Folder that gets the run record.
+    frames
+        At most this many frames; None: until the source ends.
+    instrument_thresholds
+        Use the grey-level thresholds and the background that the instrument's export names, to compare with it.
+    """
+
+    source: str
+    out: Path
+    frames: int | None = None
+    instrument_thresholds: bool = False
+
+
+def choose_calibration(flow_cell: FlowCellSettings, info: SourceInfo) -> Calibration:
+    """The calibration of a run: the stated record, else the stated scale, else what the source is known to follow.
+
+    A simulated flow cell and an MFI export have a size curve of their own; every other source gets its stated scale
+    (or 1.33 um per px) as a straight line, and is flagged as not calibrated.
+
+    Raises
+    ------
+    UserError
+        If the record cannot be read.
+    """
+    depth_um = flow_cell.depth_um or info.depth_um or DEFAULT_DEPTH_UM
+    if flow_cell.calibration_file is not None:
+        calibration = load_calibration(flow_cell.calibration_file)
+        changed = {k: v for k in ("um_per_px", "depth_um") if (v := getattr(flow_cell, k)) is not None}
+        return calibration.model_copy(update=changed)
+    shipped = {"sim": "simulated_mfi.json", "mfi": "mfi_export.json"}.get(info.kind)
+    if shipped is not None and flow_cell.um_per_px is None:
+        curve = load_calibration(CALIBRATIONS / shipped)
+        if info.um_per_px is None or abs(info.um_per_px / curve.um_per_px - 1) < 0.02:
+            return curve.model_copy(update={"depth_um": depth_um})
+    um_per_px = flow_cell.um_per_px or info.um_per_px or DEFAULT_UM_PER_PX
+    return nominal_calibration(um_per_px=um_per_px, depth_um=depth_um)
+
+
+def frame_volume_ml(calibration: Calibration, info: SourceInfo) -> float:
+    """Volume that one frame of the source stands for.
+
+    Where an instrument exports only frames with particles in them, the volume that it says it imaged is shared out
+    over the exported ones, so that the whole export adds up to it.
+    """
+    if info.volume_imaged_ml is not None and info.frames_total:
+        return info.volume_imaged_ml / info.frames_total
+    return calibration.frame_volume_ml(info.width_px, info.height_px)
+
+
+class Pipeline:
+    """One run, from opening its parts to closing its record.
+
+    Parameters
+    ----------
+    request, settings
+        What to do and how.
+    on_window
+        Called after each window is safe on disk, with the sum of all so far.
+    on_message
+        Called with each line that a person should see (broken files, fallbacks, link trouble).
+
+    Raises
+    ------
+    UserError
+        If a part cannot be opened; nothing has been written then.
+    """
+
+    def __init__(
+        self,
+        request: RunRequest,
+        settings: Settings,
+        *,
+        on_window: Callable[[Window], None] | None = None,
+        on_message: Callable[[str], None] | None = None,
+    ) -> None:
+        self.request = request
+        self.settings = settings
+        self.on_window = on_window
+        self.on_message = on_message or (lambda line: None)
+        self._publisher: Publisher | None = None
+        self._stopped = False
+        self.boot_id = secrets.token_hex(4)
+        self.run_id = new_run_id()
+        self.bundle = Bundle.load(settings.classification.bundle)
+        self.source: FrameSource = open_source(request.source, frames=request.frames)
+        try:
+            self._opened: OpenedBackend = open_backend(
+                self.bundle, preference=settings.classification.backend, threads=settings.classification.threads
+            )
+            self.calibration = choose_calibration(settings.flow_cell, self.source.info)
+            self.classifier = Classifier(self.bundle, self._opened.backend)
+            self._loop = self._build_loop()
+        except BaseException:
+            self.source.close()
+            raise
+        self.identity = self._identify()
+        self.started = datetime.now(timezone.utc)
+        self._total = Window(
+            run_id=self.run_id, seq=0, first_frame=-1, last_frame=-1, t0_s=0.0, t1_s=0.0, frames=0, frames_lost=0,
+            frames_rejected=0, rejected={}, volume_ml=0.0, histogram=Histogram.empty(self.classifier.classes),
+        )  # fmt: skip
+        self._windows = 0
+        self._events = 0
+        self._told = 0
+
+    @property
+    def info(self) -> SourceInfo:
+        """What the source says of itself."""
+        return self.source.info
+
+    @property
+    def publisher_url(self) -> str:
+        """Broker that this run publishes to, once it is known; empty before, and if nothing is published."""
+        return "" if self._publisher is None else self._publisher.url
+
+    def stop(self) -> None:
+        """End the run in order after the frames in hand; may be called from a signal handler."""
+        self._loop.stop()
+        self._stopped = True
+
+    def _build_loop(self) -> Loop:
+        info, settings = self.info, self.settings
+        if self.request.instrument_thresholds and (info.thresholds is None or info.background is None):
+            raise UserError(f"{self.request.source}: names no thresholds and background of its own to be used")
+        return Loop(
+            source=self.source,
+            segmenter=Segmenter(
+                settings.segmentation,
+                initial_background=info.background,
+                instrument_thresholds=info.thresholds if self.request.instrument_thresholds else None,
+            ),
+            classifier=self.classifier,
+            calibration=self.calibration,
+            builder=WindowBuilder(
+                run_id=self.run_id,
+                classes=self.classifier.classes,
+                frame_volume_ml=frame_volume_ml(self.calibration, info),
+                length_s=settings.window.length_s,
+                picker=PicturePicker(classes=self.classifier.classes, options=settings.recording.pictures),
+            ),
+            min_ecd_um=settings.window.min_ecd_um,
+            hash_frames=settings.recording.hash_frames,
+        )
+
+    def _identify(self) -> PipelineIdentity:
+        settings = self.settings
+        thresholds = self.info.thresholds if self.request.instrument_thresholds else None
+        return PipelineIdentity(
+            steps=(
+                f"edge-app:version={__version__}",
+                step_string("segmentation", settings.segmentation),
+                f"instrument-thresholds:{'none' if thresholds is None else '+'.join(map(str, thresholds))}",
+                step_string("window", settings.window),
+                step_string("crop", self.bundle.geometry),
+                f"{self.bundle.identity}^backend={self._opened.backend.name}",
+            ),
+            model_sha256=self.bundle.model_sha256,
+            calibration_id=self.calibration.id,
+            calibration_sha256=self.calibration.sha256,
+        )
+
+    def run(self) -> dict[str, Any]:
+        """Do the run; returns what ``--json`` prints.
+
+        Raises
+        ------
+        UserError
+            If the record cannot be written (full disk): what was recorded before is kept.
+        """
+        state_dir = default_state_dir()
+        self._recover_earlier(state_dir)
+        settings = self.settings
+        publisher = Publisher(
+            settings.mqtt, boot_id=self.boot_id, info=self._info_message(), state_dir=state_dir
+        )
+        self.topics = Topics.from_settings(settings.mqtt)
+        self._provenance = Provenance(
+            device=settings.mqtt.device_id,
+            boot_id=self.boot_id,
+            pipeline=self.identity.pipeline_id,
+            model_sha256=self.identity.model_sha256,
+            calibration=self.identity.calibration_id,
+        )
+        began = time.perf_counter()
+        try:
+            with self._create_record() as record:
+                publisher.start()
+                self._publisher = publisher
+                publisher.attach(record.path, self.run_id)
+                publisher.set_status("running", self.run_id)
+                try:
+                    self._announce(record)
+                    self._drive(record, publisher)
+                    result = self._finish(record, time.perf_counter() - began)
+                    publisher.notify()
+                finally:
+                    publisher.set_status("ready")
+                    report = publisher.stop(settings.mqtt.flush_s)
+        finally:
+            self.source.close()
+            publisher.stop(0)
+        result["messages"] = {"delivered": report.delivered, "waiting": report.waiting}
+        if report.waiting:
+            self.on_message(f"{report.waiting} messages wait on disk for {publisher.url}; the next start delivers them")
+        return result
+
+    # -- parts of a run ------------------------------------------------------------------------------------------
+
+    def _create_record(self) -> RunRecord:
+        info = self.info
+        return RunRecord.create(
+            self.request.out,
+            run_id=self.run_id,
+            settings=json.loads(self.settings.model_dump_json()),
+            identity=self.identity.as_record(),
+            info={
+                "uri": info.uri, "kind": info.kind, "width_px": info.width_px, "height_px": info.height_px,
+                "frame_rate_hz": info.frame_rate_hz, "um_per_px": info.um_per_px, "depth_um": info.depth_um,
+                "flow_rate_ul_per_min": info.flow_rate_ul_per_min, "frames_total": info.frames_total,
+                "knows_losses": info.knows_losses, "thresholds": info.thresholds,
+                "volume_imaged_ml": info.volume_imaged_ml, "details": dict(info.details),
+            },
+            classes=self.classifier.classes,
+            edges_um=FINE_EDGES_UM,
+            calibration=self.calibration.model_dump(),
+            bundle={
+                "name": self.bundle.description.name,
+                "version": self.bundle.description.version,
+                "sha256": self.bundle.model_sha256,
+                "backend": self._opened.backend.name,
+                "backend_version": self._opened.backend.version,
+            },
+            extra={"sample": self.settings.run.sample, "operator": self.settings.run.operator, "boot_id": self.boot_id},
+        )  # fmt: skip
+
+    def _info_message(self) -> Info:
+        description, backend = self.bundle.description, self._opened.backend
+        return Info(
+            site=self.settings.mqtt.site,
+            device=self.settings.mqtt.device_id,
+            boot_id=self.boot_id,
+            app_version=__version__,
+            pipeline=self.identity.pipeline_id,
+            steps=list(self.identity.steps),
+            model={
+                "name": description.name,
+                "version": description.version,
+                "sha256": self.bundle.model_sha256,
+                "quantisation": "int8",
+            },
+            calibration={
+                "id": self.calibration.id,
+                "um_per_px": self.calibration.um_per_px,
+                "calibrated": self.calibration.calibrated,
+                "note": self.calibration.note,
+            },
+            classes=list(self.classifier.classes),
+            edges_um=[e if np.isfinite(e) else None for e in FINE_EDGES_UM],
+            reporting_sizes_um=list(REPORTING_EDGES_UM),
+            backend=f"{backend.name} {backend.version}",
+            accelerator="edgetpu" if backend.name == "edgetpu" else "cpu",
+            host={"machine": platform.machine(), "system": platform.system(), "python": platform.python_version()},
+        )
+
+    def _recover_earlier(self, state_dir: Path) -> None:
+        """Close records that a crash left open, in our folder and among those with messages still to send."""
+        left = set(self.request.out.glob("*.sqlite")) if self.request.out.is_dir() else set()
+        for entry in (state_dir / "pending").glob("*.json"):
+            try:
+                left.add(Path(json.loads(entry.read_text(encoding="utf-8"))["record"]))
+            except (OSError, ValueError, KeyError, TypeError):
+                continue
+        for path in sorted(left):
+            try:
+                if path.is_file() and recover(path):
+                    self.on_message(f"{path}: was left open by an interrupted run; closed with all its windows")
+            except UserError as error:
+                self.on_message(str(error))
+
+    def _announce(self, record: RunRecord) -> None:
+        run = Run(
+            device=self._provenance.device,
+            boot_id=self.boot_id,
+            run_id=self.run_id,
+            started=utc_text(self.started),
+            source=self.info.uri,
+            sample_id=self.settings.run.sample,
+            operator=self.settings.run.operator,
+            flow_rate_ul_per_min=self.info.flow_rate_ul_per_min,
+        )
+        record.enqueue(self._rows([run]))
+        self._event(record, "run_started", f"run {self.run_id} started on {self.info.uri}")
+        for warning in self._opened.warnings:
+            self._event(record, "backend_fallback", warning, severity="warning")
+            self.on_message(warning)
+        if not self.calibration.calibrated:
+            self._event(
+                record,
+                "not_calibrated",
+                f"sizes come from {self.calibration.id}, not from a bead calibration of this instrument",
+                severity="warning",
+            )
+
+    def _event(
+        self,
+        record: RunRecord,
+        code: str,
+        text: str,
+        *,
+        severity: Severity = "info",
+        details: Mapping[str, Any] | None = None,
+    ) -> None:
+        self._events += 1
+        message = EventMessage(
+            device=self._provenance.device,
+            boot_id=self.boot_id,
+            id=f"{self.run_id}-{self._events}",
+            severity=severity,
+            code=code,
+            text=text,
+            run_id=self.run_id,
+            data=dict(details or {}),
+        )
+        record.event(code, text, severity=severity, details=details, outgoing=self._rows([message]))
+
+    def _rows(self, messages: Sequence[Message]) -> list[Outgoing]:
+        """Rows for the outbox; none where nothing is ever published, since nobody would delete them."""
+        return [outgoing(self.topics, m) for m in messages] if self.settings.mqtt.enabled else []
+
+    def _drive(self, record: RunRecord, publisher: Publisher) -> None:
+        windows = self._loop.windows()
+        last_stats = time.monotonic()
+        seen = self._loop.state.frames_in, self._loop.state.particles
+        try:
+            for closed in windows:
+                self._commit(record, closed)
+                publisher.notify()
+                self._tell_problems()
+                if self.on_window is not None:
+                    self.on_window(self._total)
+                now = time.monotonic()
+                if now - last_stats >= 1.0:
+                    publisher.publish_volatile("stats", self._stats(closed, publisher, now - last_stats, seen))
+                    last_stats, seen = now, (self._loop.state.frames_in, self._loop.state.particles)
+        finally:
+            windows.close()  # type: ignore[attr-defined]  # a generator; ends the stages' threads
+        self._tell_problems()
+
+    def _commit(self, record: RunRecord, closed: ClosedWindow) -> None:
+        window = closed.window
+        total = window if self._windows == 0 else self._total + window
+        messages: list[Message] = [
+            histogram_message(window, provenance=self._provenance, started=self.started),
+            total_message(total, provenance=self._provenance, started=self.started),
+        ]
+        record.commit_window(
+            window,
+            closed.particles,
+            class_index=closed.classification.class_index,
+            confidence=closed.classification.confidence,
+            probabilities=closed.classification.probabilities if self.settings.recording.probabilities else None,
+            pictures=closed.pictures,
+            outgoing=self._rows(messages),
+        )
+        self._total = total
+        self._windows += 1
+
+    def _stats(
+        self, closed: ClosedWindow, publisher: Publisher, elapsed_s: float, seen: tuple[int, int]
+    ) -> Stats:
+        counters, state = publisher.counters(), self._loop.state
+        return Stats(
+            device=self._provenance.device,
+            boot_id=self.boot_id,
+            run_id=self.run_id,
+            frames_per_s_in=(state.frames_in - seen[0]) / elapsed_s,
+            frames_per_s_out=(state.frames_in - seen[0]) / elapsed_s,
+            particles_per_s=(state.particles - seen[1]) / elapsed_s,
+            stages={
+                "frame": StageTime(
+                    p50_ms=float(np.percentile(closed.latency_ms, 50)),
+                    p99_ms=float(np.percentile(closed.latency_ms, 99)),
+                )
+            },
+            frames_dropped=self._total.frames_lost + self._total.frames_rejected,
+            temperatures_c=_temperatures(),
+            rss_mb=psutil.Process(os.getpid()).memory_info().rss / 1e6,
+            waiting=counters.waiting,
+            published=counters.published,
+            reconnects=counters.reconnects,
+            merged=counters.merged,
+        )
+
+    def _tell_problems(self) -> None:
+        messages = self.source.messages
+        for line in messages[self._told :]:
+            self.on_message(line)
+        self._told = len(messages)
+
+    def _finish(self, record: RunRecord, seconds: float) -> dict[str, Any]:
+        loop, total = self._loop, self._total
+        problems: Counter[str] = self.source.problems
+        if problems:
+            text = ", ".join(f"{n} {reason}" for reason, n in sorted(problems.items()))
+            self._event(
+                record, "source_problems", f"not everything could be read: {text}", severity="warning",
+                details={"problems": dict(problems), "messages": self.source.messages},
+            )  # fmt: skip
+        result = {
+            "run_id": self.run_id,
+            "record": str(record.path),
+            "frames": total.frames,
+            "frames_lost": total.frames_lost,
+            "losses_known": self.info.knows_losses,
+            "frames_rejected": total.frames_rejected,
+            "particles": total.particles,
+            "volume_ml": total.volume_ml,
+            "per_ml": per_ml(total.histogram, total.volume_ml)["all"],
+            "counts": total.histogram.by_class(),
+            "rejected": dict(total.rejected),
+            "stuck_objects": loop.state.stuck_objects,
+            "stuck_counted_before_found": loop.state.stuck_counted_before,
+            "source_problems": dict(sorted(problems.items())),
+            "windows": self._windows,
+            "seconds": round(seconds, 3),
+            "particles_per_min": round(total.particles / seconds * 60.0, 1) if seconds > 0 else 0.0,
+            "calibrated": self.calibration.calibrated,
+            **self.identity.as_record(),
+        }
+        frames_sha256 = loop.frame_hash.hexdigest() if loop.frame_hash is not None else None
+        result["frames_sha256"] = frames_sha256
+        state: RunState = "stopped" if self._stopped else "completed"
+        ended = datetime.now(timezone.utc)
+        messages: list[Message] = [
+            Run(
+                device=self._provenance.device, boot_id=self.boot_id, run_id=self.run_id, state="finished",
+                started=utc_text(self.started), ended=utc_text(ended), source=self.info.uri,
+                sample_id=self.settings.run.sample, operator=self.settings.run.operator,
+                flow_rate_ul_per_min=self.info.flow_rate_ul_per_min, frames=total.frames,
+                particles=total.particles, volume_ml=total.volume_ml,
+            ),
+            summary_message(
+                total, provenance=self._provenance, started=self.started, ended=ended, windows=self._windows,
+                source=self.info.uri, sample_id=self.settings.run.sample, operator=self.settings.run.operator,
+                smallest_size_um=self.settings.window.min_ecd_um, notes=self._notes(),
+            ),
+        ]  # fmt: skip
+        text = f"run {self.run_id} {state}: {total.particles} particles in {total.frames} frames"
+        self._event(record, "run_ended", text)
+        record.finish(result, state=state, frames_sha256=frames_sha256, outgoing=self._rows(messages))
+        return result
+
+    def _notes(self) -> list[str]:
+        notes = []
+        if not self.calibration.calibrated:
+            notes.append(f"sizes from {self.calibration.id}: not calibrated with beads on this instrument")
+        if not self.info.knows_losses:
+            notes.append("the source cannot tell whether frames were lost")
+        return notes
+
+
+def _temperatures() -> dict[str, float]:
+    # Not every platform has the call.
+    read: Callable[[], Mapping[str, Any]] = getattr(psutil, "sensors_temperatures", dict)
+    return {name: float(entries[0].current) for name, entries in read().items() if entries}

@@ -1,0 +1,147 @@
+"""Particles and frames in order -> closed windows, each with everything that happened in it."""
+
+from collections import Counter
+from collections.abc import Iterator
+from dataclasses import dataclass, field, replace
+
+import numpy as np
+import numpy.typing as npt
+
+from edge_app.classification.rejection import Classification
+from edge_app.measurement.histogram import Histogram
+from edge_app.measurement.window import Window
+from edge_app.recording.pictures import Picture, PicturePicker
+from edge_app.segmentation.particles import Particles
+
+__all__ = ["ClosedWindow", "CountedFrame", "WindowBuilder"]
+
+
+@dataclass(frozen=True, kw_only=True)
+class CountedFrame:
+    """A frame after classification.
+
+    Attributes
+    ----------
+    reason
+        Why the frame was left out (a ``frame_*`` reason), None for an analysed one.
+    lost_before
+        Frames known to be lost before it.
+    particles, classification
+        Counted particles of the frame, in the same order; stuck and small ones are already out.
+    rejected
+        Reason -> particles of this frame that are not counted.
+    ratio
+        Ratio picture, for pictures of particles; None for a rejected frame.
+    latency_ms
+        From the frame's arrival to its particles being counted.
+    """
+
+    sequence: int
+    time_s: float
+    reason: str | None
+    lost_before: int
+    particles: Particles
+    classification: Classification
+    rejected: Counter[str]
+    ratio: npt.NDArray[np.uint8] | None = field(repr=False)
+    latency_ms: float
+
+
+@dataclass(frozen=True, kw_only=True)
+class ClosedWindow:
+    """A window with its particles and the pictures kept of them."""
+
+    window: Window
+    particles: Particles
+    classification: Classification
+    pictures: list[Picture] = field(repr=False)
+    latency_ms: npt.NDArray[np.float32] = field(repr=False)
+
+
+class WindowBuilder:
+    """Cuts a run into windows by the frames' own time.
+
+    A window begins at a multiple of its length; spans without a frame make no window, so ``seq`` has no gaps.
+
+    Parameters
+    ----------
+    run_id
+        Key of the run.
+    classes
+        All classes, ``unknown`` included.
+    frame_volume_ml
+        Volume that one analysed frame stands for.
+    length_s
+        Length of a window.
+    picker
+        Chooses the particles whose pictures are kept; None: no pictures.
+    """
+
+    def __init__(
+        self,
+        *,
+        run_id: str,
+        classes: tuple[str, ...],
+        frame_volume_ml: float,
+        length_s: float,
+        picker: PicturePicker | None = None,
+    ) -> None:
+        self._run_id = run_id
+        self._classes = classes
+        self._frame_volume_ml = frame_volume_ml
+        self._length_s = length_s
+        self._picker = picker
+        self._frames: list[CountedFrame] = []
+        self._span: int | None = None
+        self._seq = 0
+
+    def add(self, frame: CountedFrame) -> Iterator[ClosedWindow]:
+        """Take a frame; yields the window that it ends, if any."""
+        # A clock that steps back must not open windows that are closed: such a frame counts in the present one.
+        span = int(np.floor(frame.time_s / self._length_s + 1e-9))
+        if self._span is not None and span > self._span:
+            yield from self.flush()
+        self._span = span if self._span is None else max(span, self._span)
+        if self._picker is not None and frame.ratio is not None:
+            self._picker.add(
+                frame.ratio, frame.particles, frame.classification.class_index, frame.classification.confidence
+            )
+        # The picture is not needed any more, and a window of them would be most of the memory in use.
+        self._frames.append(replace(frame, ratio=None))
+
+    def flush(self) -> Iterator[ClosedWindow]:
+        """Close the window that is open, if it holds a frame."""
+        frames, self._frames = self._frames, []
+        if not frames:
+            return
+        analysed = [f for f in frames if f.reason is None]
+        left_out = Counter(f.reason for f in frames if f.reason is not None)
+        rejected = sum((f.rejected for f in frames), Counter[str]()) + left_out
+        particles = Particles.concatenate([f.particles for f in frames])
+        classification = Classification.concatenate([f.classification for f in frames])
+        rejected["border"] += int((particles.weight == 0).sum())
+        window = Window(
+            run_id=self._run_id,
+            seq=self._seq,
+            first_frame=frames[0].sequence,
+            last_frame=frames[-1].sequence,
+            t0_s=frames[0].time_s,
+            t1_s=frames[-1].time_s,
+            frames=len(analysed),
+            frames_lost=sum(f.lost_before for f in frames),
+            frames_rejected=len(frames) - len(analysed),
+            rejected={k: v for k, v in sorted(rejected.items()) if v},
+            volume_ml=len(analysed) * self._frame_volume_ml,
+            histogram=Histogram.of(
+                classification.class_index, particles.ecd_um, particles.weight, classes=self._classes
+            ),
+        )
+        self._seq += 1
+        yield ClosedWindow(
+            window=window,
+            particles=particles,
+            classification=classification,
+            pictures=[] if self._picker is None else self._picker.close_window(),
+            latency_ms=np.array([f.latency_ms for f in frames], np.float32),
+        )
+

@@ -29,6 +29,8 @@ _CSV_NAMES: Final[Mapping[str, str]] = {
     "capture_y": "src_y",
     "source_image": "src_image",
     "image_file": "collage_file",
+    "collage": "collage_file",
+    "filename": "collage_file",
     "calibration_image": "cal_image",
     "calibration_factor": "cal_const",
     "particle_id": "id",

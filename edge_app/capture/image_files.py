@@ -39,7 +39,7 @@ _DARK_MAX: Final = 64
 
 _TIFF_MAGIC: Final = frozenset({b"II*\0", b"MM\0*", b"II+\0", b"MM\0+"})
 
-_CHUNK_BYTES: Final = 64 * 2**20
+_CHUNK_BYTES: Final = 16 * 2**20
 """Pages of a stack are decoded in portions of about this size, so that memory stays flat on long stacks."""
 
 
@@ -141,6 +141,8 @@ class GreyScaling:
 
 def count_pictures(path: Path) -> int:
     """Pictures a file holds by its directory: the pages of a TIFF, else 1 (also for a broken file)."""
+    if path.suffix.lower() not in (".tif", ".tiff"):
+        return 1  # not opened: folders of 100,000 frames are common
     try:
         with path.open("rb") as file:
             pages, _ = _tiff_pages(file)

@@ -7,6 +7,7 @@ import cv2
 import numpy as np
 import numpy.typing as npt
 
+from edge_app.capture.frame import RATIO_ONE
 from edge_app.segmentation.ratio import frame_gain, ratio_picture
 from edge_app.segmentation.settings import DEFAULT_SETTINGS, BackgroundSettings
 
@@ -78,6 +79,9 @@ class Background:
         self.frames = 0
         self._state: npt.NDArray[np.int16] | None = None
         self._picture: U8 | None = None
+        self._slow: U8 | None = None
+        self._blind: npt.NDArray[np.bool_] | None = None
+        self._blind_pixels = np.zeros(0, np.int64)
         self._stripe = 0
         if initial is not None:
             self.start(initial)
@@ -109,6 +113,9 @@ class Background:
         """Take a picture as the background."""
         self._picture = np.ascontiguousarray(picture, np.uint8).copy()
         self._state = self._picture.astype(np.int16) * _FIXED
+        self._slow = spatial_background(self._picture, window_px=self.settings.smooth_window_px)
+        self._blind = np.zeros(self._picture.shape, np.bool_)
+        self._look_for_blind(0, self._picture.shape[0])
 
     def prime(self, images: Sequence[U8]) -> None:
         """Start from the first frames: the median of each pixel, each frame brought to the brightness of the first.
@@ -151,8 +158,27 @@ class Background:
         return frame_gain(image, self.picture)
 
     def ratio(self, image: U8, *, gain: float | None = None) -> U8:
-        """Divide a frame by the background (code 160 = background), see :func:`ratio_picture`."""
-        return ratio_picture(image, self.picture, gain=self.gain(image) if gain is None else gain)
+        """Divide a frame by the background (code 160 = background), see :func:`ratio_picture`.
+
+        Pixels behind something dark that sits on the window read 160: so little light is left there that its noise,
+        divided by it, would look like particles.
+        """
+        ratio = ratio_picture(image, self.picture, gain=self.gain(image) if gain is None else gain)
+        if len(self._blind_pixels) and not self.fixed:
+            ratio.ravel()[self._blind_pixels] = RATIO_ONE
+        return ratio
+
+    @property
+    def blind_fraction(self) -> float:
+        """Share of the field in which nothing can be seen because the window is dark there."""
+        return 0.0 if self._blind is None else float(self._blind.mean())
+
+    def _look_for_blind(self, y0: int, y1: int) -> None:
+        if self._picture is None or self._slow is None or self._blind is None:
+            return
+        dark = self._picture[y0:y1] < self.settings.blind_fraction * self._slow[y0:y1]
+        self._blind[y0:y1] = cv2.dilate(dark.view(np.uint8), np.ones((3, 3), np.uint8)) != 0 if dark.any() else False
+        self._blind_pixels = np.flatnonzero(self._blind)
 
     def update(self, image: U8, *, particles: U8 | None = None, gain: float = 1.0) -> None:
         """Let the background follow a frame outside its particles.
@@ -194,6 +220,7 @@ class Background:
             target[particles[y0:y1] != 0] = 0
         state += target
         self._picture[y0:y1] = (state + _FIXED // 2) // _FIXED
+        self._look_for_blind(y0, y1)
 
     def heal(self, image: U8, pixels: npt.NDArray[np.int64], *, gain: float = 1.0) -> None:
         """Take the frame's own values at some pixels into the background.
@@ -208,3 +235,4 @@ class Background:
         value = np.clip(np.rint(image.ravel()[pixels] / max(gain, 1e-3)), 1, 255)
         self._picture.ravel()[pixels] = value.astype(np.uint8)
         self._state.ravel()[pixels] = value.astype(np.int16) * _FIXED
+        self._look_for_blind(0, image.shape[0])

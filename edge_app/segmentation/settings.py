@@ -29,6 +29,9 @@ class BackgroundSettings(BaseModel):
     fast_frames: int = Field(
         24, ge=0, description="frames after the start during which every row is renewed, with falling steps"
     )
+    blind_fraction: float = Field(
+        0.7, ge=0, lt=1, description="where dirt leaves less than this share of the light, nothing is looked for"
+    )
     smooth_window_px: int = Field(
         168, ge=16, description="window of the spatial median that stands in for a background where there is one frame"
     )

@@ -9,6 +9,7 @@ from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime, timezone
+from functools import partial
 from pathlib import Path
 from typing import Any, Final
 
@@ -108,7 +109,7 @@ def choose_calibration(flow_cell: FlowCellSettings, info: SourceInfo) -> Calibra
     return nominal_calibration(um_per_px=um_per_px, depth_um=depth_um)
 
 
-def frame_volume_ml(calibration: Calibration, info: SourceInfo) -> float:
+def frame_volume_ml(height_px: int, width_px: int, *, calibration: Calibration, info: SourceInfo) -> float:
     """Volume that one frame of the source stands for.
 
     Where an instrument exports only frames with particles in them, the volume that it says it imaged is shared out
@@ -116,7 +117,7 @@ def frame_volume_ml(calibration: Calibration, info: SourceInfo) -> float:
     """
     if info.volume_imaged_ml is not None and info.frames_total:
         return info.volume_imaged_ml / info.frames_total
-    return calibration.frame_volume_ml(info.width_px, info.height_px)
+    return calibration.frame_volume_ml(width_px, height_px)
 
 
 class Pipeline:
@@ -206,7 +207,7 @@ class Pipeline:
             builder=WindowBuilder(
                 run_id=self.run_id,
                 classes=self.classifier.classes,
-                frame_volume_ml=frame_volume_ml(self.calibration, info),
+                frame_volume_ml=partial(frame_volume_ml, calibration=self.calibration, info=info),
                 length_s=settings.window.length_s,
                 picker=PicturePicker(classes=self.classifier.classes, options=settings.recording.pictures),
             ),

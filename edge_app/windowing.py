@@ -1,7 +1,7 @@
 """Particles and frames in order -> closed windows, each with everything that happened in it."""
 
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field, replace
 
 import numpy as np
@@ -70,7 +70,8 @@ class WindowBuilder:
     classes
         All classes, ``unknown`` included.
     frame_volume_ml
-        Volume that one analysed frame stands for.
+        (height, width) of the run's frames in px -> volume in mL that one analysed frame stands for. A function,
+        because a folder that is still empty cannot say how large its frames will be.
     length_s
         Length of a window.
     picker
@@ -82,13 +83,14 @@ class WindowBuilder:
         *,
         run_id: str,
         classes: tuple[str, ...],
-        frame_volume_ml: float,
+        frame_volume_ml: Callable[[int, int], float],
         length_s: float,
         picker: PicturePicker | None = None,
     ) -> None:
         self._run_id = run_id
         self._classes = classes
-        self._frame_volume_ml = frame_volume_ml
+        self._volume_of = frame_volume_ml
+        self._frame_volume_ml = 0.0
         self._length_s = length_s
         self._picker = picker
         self._frames: list[CountedFrame] = []
@@ -102,6 +104,8 @@ class WindowBuilder:
         if self._span is not None and span > self._span:
             yield from self.flush()
         self._span = span if self._span is None else max(span, self._span)
+        if frame.ratio is not None:
+            self._frame_volume_ml = self._volume_of(*frame.ratio.shape)
         if self._picker is not None and frame.ratio is not None:
             self._picker.add(
                 frame.ratio, frame.particles, frame.classification.class_index, frame.classification.confidence

@@ -40,6 +40,7 @@ class EdgeApp:
     """Runs the command as a user does, with a state folder of its own."""
 
     def __init__(self, state: Path) -> None:
+        self.state = state
         self.environment = {**os.environ, "EDGE_APP_STATE": str(state), "NO_COLOR": "1", "COLUMNS": "120"}
         self.command = [sys.executable, "-m", "edge_app"]
 

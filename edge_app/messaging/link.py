@@ -27,6 +27,8 @@ NO_SUBSCRIBERS: Final = 0x10
 UNSUPPORTED_PROTOCOL: Final = 0x84
 """Reason of a refusal: another version of MQTT is needed (a 3.1.1 broker says 1, which paho translates)."""
 
+_FIRST_ANSWER_S: Final = 2.0
+
 _SESSION_S: Final = 60
 """How much longer than the will's delay a session lives on (MQTT 5): without a session the delay would be 0."""
 
@@ -51,8 +53,9 @@ class LinkEvent:
 class ProtocolChoice:
     """Which version of MQTT the broker speaks: 5 if it can, else 3.1.1, as its own answers tell.
 
-    A broker of the older kind refuses with its own code, or closes the connection without an answer. The version that
-    worked is kept; it is questioned again only by such an answer.
+    A broker of the older kind refuses with its own code, closes the connection without an answer, or (amqtt, where
+    there is a will) waits for the rest of a greeting that it misreads. The version that worked is kept; it is
+    questioned again only by such an answer.
     """
 
     def __init__(self, *, first: Literal[4, 5] = 5) -> None:
@@ -63,9 +66,13 @@ class ProtocolChoice:
         """The broker accepted a link of this version."""
         self._worked = True
 
-    def failed(self, event: "LinkEvent") -> bool:
-        """The attempt ended with this event; whether to try the other version right now."""
-        if event.kind != "closed" and event.code != UNSUPPORTED_PROTOCOL:
+    def patience_s(self, longest_s: float) -> float:
+        """How long to wait for an answer: not long for the first answer to a version that may not be understood."""
+        return longest_s if self._worked or self.version == 4 else min(longest_s, _FIRST_ANSWER_S)
+
+    def failed(self, event: "LinkEvent | None") -> bool:
+        """The attempt ended with this event (None: without any); whether to try the other version right now."""
+        if event is not None and event.kind != "closed" and event.code != UNSUPPORTED_PROTOCOL:
             return False
         self.version = 4 if self.version == 5 else 5
         # Where this version had worked, it may as well be a broker that is just going down: no hurry then.
@@ -172,9 +179,9 @@ class Link:
     def connect(self) -> None:
         """Connect; blocks for the network's answer, at most the connect timeout. The result is an event."""
         properties = None
-        if self.version == 5:
+        if self.version == 5 and self._will is not None:
             properties = Properties(PacketTypes.CONNECT)
-            properties.SessionExpiryInterval = _SESSION_S + self._will.delay_s if self._will else 0
+            properties.SessionExpiryInterval = _SESSION_S + self._will.delay_s
         try:
             self._client.connect(
                 self.address.host,

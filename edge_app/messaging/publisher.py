@@ -364,9 +364,12 @@ class Publisher:
         if not self._ensure_broker():
             return None
         for _ in range(2):
-            link, again = self._attempt()
-            if link is not None or not again:
+            link, problem, again = self._attempt()
+            if link is not None:
                 return link
+            if not again:
+                break
+        self._tell(problem)
         return None
 
     def _ensure_broker(self) -> bool:
@@ -383,8 +386,8 @@ class Publisher:
         self._address = broker_address(self._broker.url)
         return True
 
-    def _attempt(self) -> tuple[Link | None, bool]:
-        """Connect and wait for the broker's answer; the second value: whether to try the other protocol version."""
+    def _attempt(self) -> tuple[Link | None, str, bool]:
+        """Connect and wait for the answer: the link, or what is wrong and whether to try the other protocol version."""
         assert self._address is not None
         lost = Status(state="lost", boot_id=self.boot_id, since=utc_text())
         link = Link(
@@ -397,7 +400,7 @@ class Publisher:
             connect_timeout_s=self.settings.connect_timeout_s,
         )
         link.connect()
-        until = time.monotonic() + self.settings.connect_timeout_s
+        until = time.monotonic() + self._protocol.patience_s(self.settings.connect_timeout_s)
         while (left := until - time.monotonic()) > 0:
             event = self._next(left)
             if not isinstance(event, LinkEvent):
@@ -407,14 +410,12 @@ class Publisher:
                 continue
             if event.kind == "open":
                 self._protocol.worked()
-                return link, False
+                return link, "", False
             if event.kind in ("refused", "closed"):
                 link.drop()
-                self._tell(f"{self._address} {event.text}")
-                return None, self._protocol.failed(event)
+                return None, f"{self._address} {event.text}", self._protocol.failed(event)
         link.drop()
-        self._tell(f"{self._address} does not answer")
-        return None, False
+        return None, f"{self._address} does not answer", self._protocol.failed(None)
 
     def _tell(self, problem: str) -> None:
         """Say why there is no link, once per reason."""
@@ -440,8 +441,8 @@ class Publisher:
         link.subscribe(self.topics.of("status"))
         self._say(link, "info", self._info.payload())
         self._say(link, "status", self._status.payload())
-        self._connected.set()
         log.info("connected to %s, MQTT %s", self._address, "5" if self._protocol.version == 5 else "3.1.1")
+        self._connected.set()
         try:
             while True:
                 self._fill(link)

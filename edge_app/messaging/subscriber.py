@@ -106,7 +106,7 @@ class Subscriber:
             connect_timeout_s=self._connect_timeout_s,
         )
         link.connect()
-        until = time.monotonic() + self._connect_timeout_s
+        until = time.monotonic() + protocol.patience_s(self._connect_timeout_s)
         while (left := until - time.monotonic()) > 0 and not self._stopping.is_set():
             try:
                 event = self._events.get(timeout=left)
@@ -123,7 +123,7 @@ class Subscriber:
                 return None, protocol.failed(event)
         link.drop()
         self.problem = f"{self.address} does not answer"
-        return None, False
+        return None, protocol.failed(None)
 
     def _listen(self, link: Link) -> None:
         link.subscribe(self._filter)

@@ -6,6 +6,7 @@ import time
 from collections import Counter
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, replace
+from functools import partial
 from pathlib import Path
 from typing import Any, Final
 
@@ -125,7 +126,7 @@ class _Parts:
             builder=WindowBuilder(
                 run_id="speed",
                 classes=self.classifier.classes,
-                frame_volume_ml=frame_volume_ml(calibration, self.info),
+                frame_volume_ml=partial(frame_volume_ml, calibration=calibration, info=self.info),
                 length_s=self.settings.window.length_s,
                 picker=PicturePicker(classes=self.classifier.classes, options=self.settings.recording.pictures),
             ),

@@ -93,3 +93,12 @@ def test_wrong_toml_names_the_file(tmp_path: Path) -> None:
     wrong.write_text("[mix]\nglass = 'much'", encoding="utf-8")
     with pytest.raises(UserError, match=r"mix\.glass"):
         read_scene(f"sim:{wrong}")
+
+
+def test_every_parameter_is_in_the_docs_with_its_default_and_meaning() -> None:
+    text = (Path(__file__).parents[4] / "docs" / "simulation.md").read_text(encoding="utf-8")
+    for name, info in FlowCellScene.model_fields.items():
+        row = next(line for line in text.splitlines() if line.startswith(f"| `{name}`"))
+        assert str(info.description) in row
+        if isinstance(info.default, float):
+            assert f"| {info.default:g} |" in row

@@ -51,6 +51,9 @@ def current_user() -> str:
 def row_sha256(table: str, values: Iterable[object]) -> str:
     """Hash one row: table name, then each value with its type and length, so that no two rows share their bytes.
 
+    Text is ``t<bytes>:<UTF-8>``, a blob ``b<bytes>:<blob>``, an integer ``i<decimal>;``, a real ``r<8 bytes, little
+    endian>``, NULL ``n``.
+
     Parameters
     ----------
     table
@@ -58,21 +61,20 @@ def row_sha256(table: str, values: Iterable[object]) -> str:
     values
         What SQLite gives back for the row: int, float, str, bytes or None.
     """
-    digest = hashlib.sha256(table.encode())
+    parts = [table.encode()]
     for value in values:
-        if value is None:
-            kind, data = b"n", b""
-        elif isinstance(value, bytes):
-            kind, data = b"b", value
-        elif isinstance(value, str):
-            kind, data = b"t", value.encode("utf-8", "surrogatepass")
+        if isinstance(value, str):
+            data = value.encode("utf-8", "surrogatepass")
+            parts += b"t%d:" % len(data), data
+        elif isinstance(value, int):
+            parts.append(b"i%d;" % value)
         elif isinstance(value, float):
-            kind, data = b"r", struct.pack("<d", value)
+            parts += b"r", struct.pack("<d", value)
+        elif isinstance(value, bytes):
+            parts += b"b%d:" % len(value), value
         else:
-            kind, data = b"i", str(value).encode()
-        digest.update(b"%b%d:" % (kind, len(data)))
-        digest.update(data)
-    return digest.hexdigest()
+            parts.append(b"n")
+    return hashlib.sha256(b"".join(parts)).hexdigest()
 
 
 @dataclass

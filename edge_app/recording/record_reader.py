@@ -2,7 +2,8 @@
 
 import json
 import sqlite3
-from collections.abc import Iterator
+import zlib
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import cached_property, reduce
@@ -84,47 +85,85 @@ class Record:
         self.path = path
         self._connection = connect_reader(path)
         try:
-            self.run_id = str(self.meta["run_id"])
-        except (sqlite3.Error, KeyError, ValueError) as error:
+            self.run_id = str(self._fact("run_id"))
+        except UserError:
             self._connection.close()
-            raise UserError(f"{path}: run record is damaged ({error})") from error
+            raise
+
+    def _damaged(self, error: Exception) -> UserError:
+        text = " ".join(str(error).split())
+        return UserError(f"{self.path}: run record is damaged ({type(error).__name__}: {text})")
+
+    def _query(self, statement: str, values: Sequence[object] = ()) -> Iterator[tuple[Any, ...]]:
+        try:
+            # Not "yield from": a query left unread would then close its cursor when the record is closed already.
+            for row in self._connection.execute(statement, values):  # noqa: UP028
+                yield row
+        except (sqlite3.Error, UnicodeError) as error:
+            raise self._damaged(error) from error
+
+    def _json(self, text: str | bytes) -> Any:
+        try:
+            return json.loads(text)
+        except (ValueError, TypeError) as error:
+            raise self._damaged(error) from error
 
     @property
     def meta(self) -> dict[str, Any]:
         """Everything about the run as a whole; ``finished`` is absent until it is closed."""
-        return {k: json.loads(v) for k, v in self._connection.execute("SELECT key, value FROM meta")}
+        return {k: self._json(v) for k, v in self._query("SELECT key, value FROM meta")}
+
+    def _fact(self, key: str) -> Any:
+        row = next(self._query("SELECT value FROM meta WHERE key = ?", (key,)), None)
+        if row is None:
+            raise UserError(f"{self.path}: run record is damaged (no {key} in meta)")
+        return self._json(row[0])
 
     @property
     def finished(self) -> bool:
         """Whether the run was closed (by itself or by ``recover``)."""
-        return self._connection.execute("SELECT 1 FROM meta WHERE key = 'finished'").fetchone() is not None
+        return next(self._query("SELECT 1 FROM meta WHERE key = 'finished'"), None) is not None
 
     @cached_property
     def classes(self) -> tuple[str, ...]:
         """Class names in the order of ``class_index``, ``unknown`` last."""
-        return tuple(self.meta["classes"])
+        return tuple(self._fact("classes"))
 
     @cached_property
     def edges_um(self) -> tuple[float, ...]:
         """Size bins of the histograms."""
-        return tuple(float("inf") if e is None else float(e) for e in self.meta["edges_um"])
+        try:
+            return tuple(float("inf") if e is None else float(e) for e in self._fact("edges_um"))
+        except (TypeError, ValueError) as error:
+            raise self._damaged(error) from error
+
+    @property
+    def identity(self) -> dict[str, Any]:
+        """Pipeline identity: steps, pipeline id, hashes of model and calibration."""
+        found = self._fact("identity")
+        if not isinstance(found, dict):
+            raise UserError(f"{self.path}: run record is damaged (identity is {type(found).__name__})")
+        return found
 
     @cached_property
     def calibration(self) -> Calibration | None:
         """Calibration of the run, None if it was recorded without."""
-        stored = self.meta.get("calibration")
-        return None if stored is None else Calibration.model_validate(stored)
+        stored = self._fact("calibration")
+        try:
+            return None if stored is None else Calibration.model_validate(stored)
+        except ValueError as error:
+            raise self._damaged(error) from error
 
     @property
     def frames_sha256(self) -> str | None:
         """Hash over all frames up to the end of the last window, None where it was not kept."""
-        row = self._connection.execute("SELECT frames_sha256 FROM windows ORDER BY seq DESC LIMIT 1").fetchone()
+        row = next(self._query("SELECT frames_sha256 FROM windows ORDER BY seq DESC LIMIT 1"), None)
         return None if row is None else row[0]
 
     @property
     def probability_classes(self) -> tuple[str, ...]:
         """Classes whose probability was recorded for each particle; none if they were not asked for."""
-        stored = {n for (n,) in self._connection.execute("SELECT DISTINCT name FROM particle_columns")}
+        stored = {n for (n,) in self._query("SELECT DISTINCT name FROM particle_columns")}
         return tuple(c for c in self.classes if f"p_{c}" in stored)
 
     @contextmanager
@@ -137,40 +176,64 @@ class Record:
         try:
             yield
         finally:
-            self._connection.execute("COMMIT")
+            # SQLite ends the transaction by itself when it meets damage.
+            if self._connection.in_transaction:
+                self._connection.execute("ROLLBACK")
 
     def windows(self) -> Iterator[Window]:
         """Yield the closed windows in order."""
-        cursor = self._connection.execute(
+        cursor = self._query(
             "SELECT seq, first_frame, last_frame, t0_s, t1_s, frames, frames_lost, frames_rejected, rejected,"
             " volume_ml, counts, weighted FROM windows ORDER BY seq"
         )
-        for seq, first, last, t0, t1, frames, lost, out, rejected, volume, counts, weighted in cursor:
-            tables = json.loads(counts), json.loads(weighted)
-            yield Window(
-                run_id=self.run_id,
-                seq=seq,
-                first_frame=first,
-                last_frame=last,
-                t0_s=t0,
-                t1_s=t1,
-                frames=frames,
-                frames_lost=lost,
-                frames_rejected=out,
-                rejected=json.loads(rejected),
-                volume_ml=volume,
-                histogram=Histogram(
-                    classes=self.classes,
-                    edges_um=self.edges_um,
-                    counts=np.array([tables[0][c] for c in self.classes], np.int64),
-                    weighted=np.array([tables[1][c] for c in self.classes], np.float64),
-                ),
-            )
+        for row in cursor:
+            try:
+                window = self._window(*row)
+            except (KeyError, ValueError, TypeError) as error:
+                raise self._damaged(error) from error
+            yield window
+
+    def _window(
+        self,
+        seq: int,
+        first: int,
+        last: int,
+        t0_s: float,
+        t1_s: float,
+        frames: int,
+        lost: int,
+        left_out: int,
+        rejected: str,
+        volume_ml: float,
+        counts: str,
+        weighted: str,
+    ) -> Window:
+        tables = json.loads(counts), json.loads(weighted)
+        return Window(
+            run_id=self.run_id,
+            seq=seq,
+            first_frame=first,
+            last_frame=last,
+            t0_s=t0_s,
+            t1_s=t1_s,
+            frames=frames,
+            frames_lost=lost,
+            frames_rejected=left_out,
+            rejected=json.loads(rejected),
+            volume_ml=volume_ml,
+            histogram=Histogram(
+                classes=self.classes,
+                edges_um=self.edges_um,
+                counts=np.array([tables[0][c] for c in self.classes], np.int64),
+                weighted=np.array([tables[1][c] for c in self.classes], np.float64),
+            ),
+        )
 
     def total(self) -> Window:
         """The sum of all windows; an empty one (``seq`` -1) if there is none."""
-        windows = list(self.windows())
-        return reduce(lambda a, b: a + b, windows) if windows else self.empty_window()
+        windows = self.windows()
+        first = next(windows, None)
+        return self.empty_window() if first is None else reduce(lambda a, b: a + b, windows, first)
 
     def empty_window(self) -> Window:
         """A window of this run with nothing in it (``seq`` -1)."""
@@ -191,7 +254,7 @@ class Record:
 
     def particles_by_window(self) -> Iterator[RecordedParticles]:
         """Yield the particles window by window."""
-        for (seq,) in self._connection.execute("SELECT seq FROM windows ORDER BY seq").fetchall():
+        for (seq,) in list(self._query("SELECT seq FROM windows ORDER BY seq")):
             yield self._window_particles(seq)
 
     def particles(self, window: int | None = None) -> RecordedParticles:
@@ -208,33 +271,33 @@ class Record:
         return RecordedParticles.concatenate(parts) if parts else RecordedParticles.empty(self.classes)
 
     def _window_particles(self, seq: int) -> RecordedParticles:
-        columns = self._connection.execute(
-            "SELECT name, dtype, codec, data FROM particle_columns WHERE seq = ? ORDER BY position", (seq,)
-        ).fetchall()
+        columns = list(
+            self._query("SELECT name, dtype, codec, data FROM particle_columns WHERE seq = ? ORDER BY position", (seq,))
+        )
         if not columns:
             raise UserError(f"{self.path}: no window {seq}")
         try:
             return unpack_particles(columns, window=seq, classes=self.classes)
-        except (KeyError, ValueError) as error:
+        except (KeyError, ValueError, TypeError, zlib.error) as error:
             raise UserError(f"{self.path}: particles of window {seq} are damaged ({error})") from error
 
     def companion_by_window(self) -> Iterator[tuple[int, dict[str, npt.NDArray[Any]]]]:
         """Yield window and the instrument's own columns, where the source had them."""
-        for (seq,) in self._connection.execute("SELECT DISTINCT seq FROM companion_columns ORDER BY seq").fetchall():
-            columns = self._connection.execute(
+        for (seq,) in list(self._query("SELECT DISTINCT seq FROM companion_columns ORDER BY seq")):
+            columns = self._query(
                 "SELECT name, dtype, codec, data FROM companion_columns WHERE seq = ? ORDER BY position", (seq,)
             )
             yield (
                 seq,
                 {
-                    name: np.array(json.loads(data)) if dtype == "json" else unpack_column(dtype, codec, data)
+                    name: np.array(self._json(data)) if dtype == "json" else unpack_column(dtype, codec, data)
                     for name, dtype, codec, data in columns
                 },
             )
 
     def events(self) -> Iterator[RecordedEvent]:
         """Yield what happened, in order."""
-        for row in self._connection.execute(
+        for row in self._query(
             "SELECT id, time, seq, time_s, kind, severity, message, details FROM events ORDER BY id"
         ):
             number, time, seq, time_s, kind, severity, message, details = row
@@ -246,7 +309,7 @@ class Record:
                 kind=kind,
                 severity=severity,
                 message=message,
-                details=json.loads(details),
+                details=self._json(details),
             )
 
     def audit(self) -> Iterator[AuditEntry]:
@@ -285,7 +348,7 @@ class Record:
         if kind == "least_certain":
             where.append("class != ?")
             values.append(UNKNOWN)
-        rows = self._connection.execute(
+        rows = self._query(
             "SELECT seq, particle_row, kinds, class, confidence, ecd_um, sample_key, frame, x_px, y_px, width_px,"
             f" height_px, png FROM pictures WHERE {' AND '.join(where)} ORDER BY {order} LIMIT ?",
             (*values, -1 if limit is None else limit),
@@ -319,11 +382,17 @@ class Record:
             by size), ``per_ml_by_class, counts, rejected, windows, state, pipeline_id, model_sha256,
             calibration_id``.
         """
+        try:
+            return self._summary()
+        except (KeyError, ValueError, TypeError, AttributeError) as error:
+            raise self._damaged(error) from error
+
+    def _summary(self) -> dict[str, Any]:
         with self.snapshot():
-            meta, total = self.meta, self.total()
-            (windows,) = self._connection.execute("SELECT count(*) FROM windows").fetchone()
+            total, identity = self.total(), self.identity
+            state = self._fact("finished")["state"] if self.finished else "unfinished"
+            (windows,) = next(self._query("SELECT count(*) FROM windows"))
         concentrations = per_ml(total.histogram, total.volume_ml)
-        identity = meta["identity"]
         return {
             "run_id": self.run_id,
             "frames": total.frames,
@@ -336,7 +405,7 @@ class Record:
             "counts": total.histogram.by_class(),
             "rejected": dict(total.rejected),
             "windows": windows,
-            "state": meta["finished"]["state"] if "finished" in meta else "unfinished",
+            "state": state,
             **{key: identity.get(key) for key in ("pipeline_id", "model_sha256", "calibration_id")},
         }
 

@@ -547,16 +547,21 @@ def recover(
         If it cannot be written.
     """
     with Record(path) as record:
-        meta, summary = record.meta, record.summary()
-    own = meta["writer"].get("pid") == os.getpid() and is_alive(meta["writer"])
-    busy = path.resolve() in _OPEN_HERE if own else is_alive(meta["writer"])
-    if "finished" in meta or busy:
-        return False
+        if record.finished or _is_in_use(path, record.meta["writer"]):
+            return False
+        run_id, summary = record.run_id, record.summary()
     connection = _open_for_writing(path)
-    with RunRecord(path, connection, str(meta["run_id"]), user or current_user()) as left:
+    with RunRecord(path, connection, run_id, user or current_user()) as left:
         left.event("interrupted", reason, severity="warning", details={"last_window": left._last_seq})
         left.finish(summary, state="interrupted", reason=reason, outgoing=outgoing)
     return True
+
+
+def _is_in_use(path: Path, writer: Mapping[str, Any]) -> bool:
+    if not is_alive(writer):
+        return False
+    # Our own process is alive for certain, and may still have closed a record without finishing it.
+    return writer.get("pid") != os.getpid() or path.resolve() in _OPEN_HERE
 
 
 def _sync_folder(directory: Path) -> None:

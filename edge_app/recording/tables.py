@@ -89,7 +89,7 @@ TABLE_NAMES: Final[tuple[TableName, ...]] = get_args(TableName)
 
 def _provenance(record: Record) -> dict[str, str]:
     found: dict[str, str] = {}
-    for key, value in record.meta["identity"].items():
+    for key, value in record.identity.items():
         if isinstance(value, list):
             found.update({f"{key}.{i}": str(v) for i, v in enumerate(value)})
         elif not isinstance(value, dict) and value is not None:

@@ -9,7 +9,9 @@ import rfc8785
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from edge_app.errors import UserError
 from edge_app.recording.audit import AuditEntry, Manifest, row_sha256, verify_record
+from edge_app.recording.record_reader import open_record
 from edge_app.recording.schema import AUDITED_TABLES
 
 CHAINED = (*AUDITED_TABLES, "audit")
@@ -163,6 +165,17 @@ def test_a_flipped_byte_of_the_file_is_found_or_changes_no_row(original, tmp_pat
     else:
         assert verdict.first_broken
         assert "\n" not in verdict.first_broken
+    # A reader gets through, or says in one line that the record is damaged; never anything else.
+    problem = None
+    try:
+        with open_record(path) as record:
+            record.particles()
+            record.summary()
+            record.pictures()
+            list(record.events())
+    except UserError as error:
+        problem = str(error)
+    assert problem is None or (not verdict.ok and path.name in problem)
 
 
 def test_rows_of_other_types_or_splits_have_other_hashes():

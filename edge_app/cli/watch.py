@@ -163,7 +163,7 @@ def _once(
         subscriber.stop()
     if not devices:
         click.echo(f"no device publishes under {_filter(settings, site, device)} at {address}", err=True)
-        raise click.exceptions.Exit(1)
+        raise SystemExit(1)
     if as_json:
         kinds = ("status", "info", "run", "total", "window", "summary", "stats")
         states: list[dict[str, Any]] = [

@@ -211,11 +211,12 @@ def _pool_for(
         if BURST_FAMILY not in library.families:
             raise UserError(f"bubble_bursts_per_min: sprites hold no family {BURST_FAMILY!r}")
         families.append(BURST_FAMILY)
-    pool = build_pool(library, families=families, um_per_px=um_per_px)
+    sizes = (scene.size_min_um, scene.size_max_um)
+    pool = build_pool(library, families=families, um_per_px=um_per_px, size_um=sizes)
     limits = np.zeros((len(families), 2))
     half = scene.depth_um / 2
     for row, family in enumerate(families):
-        found = pool.size_range(family, low_um=scene.size_min_um, high_um=scene.size_max_um)
+        found = pool.size_range(family)
         if found is None:
             raise UserError(
                 f"mix: sprites hold no {family} from size_min_um {scene.size_min_um:g} "

@@ -54,10 +54,10 @@ class SpritePool:
     um_per_px: float
     _steps: F4 = field(repr=False)
 
-    def size_range(self, family: str, *, low_um: float, high_um: float) -> tuple[float, float] | None:
-        """Smallest and largest size on hand of a family within limits; None if there is none."""
+    def size_range(self, family: str, *, low_um: float = 0.0) -> tuple[float, float] | None:
+        """Smallest and largest size on hand of a family from a limit on; None if there is none."""
         sizes = self.ecd_um[self.family_index == self.families.index(family)]
-        sizes = sizes[(sizes >= low_um) & (sizes <= high_um)]
+        sizes = sizes[sizes >= low_um]
         return (float(sizes.min()), float(sizes.max())) if sizes.size else None
 
     def choose(
@@ -111,8 +111,14 @@ def _trim(patch: npt.NDArray[np.uint8], mask: npt.NDArray[np.bool_]) -> tuple[in
     )
 
 
-def build_pool(library: SpriteLibrary, *, families: Sequence[str], um_per_px: float) -> SpritePool:
-    """Make the sprites of the wanted families ready for use; those without any true pixel are left out.
+def build_pool(
+    library: SpriteLibrary,
+    *,
+    families: Sequence[str],
+    um_per_px: float,
+    size_um: tuple[float, float] = (0.0, np.inf),
+) -> SpritePool:
+    """Make the sprites of the wanted families and sizes ready for use; those without any true pixel are left out.
 
     Parameters
     ----------
@@ -122,8 +128,11 @@ def build_pool(library: SpriteLibrary, *, families: Sequence[str], um_per_px: fl
         Families to keep; their order is that of ``family_index``.
     um_per_px
         Scale of the frames. Sprites of another scale are resampled when they are drawn, which changes nothing in um.
+    size_um
+        Least and largest true ECD.
     """
-    wanted = [i for i in range(len(library)) if library.family_name(i) in families and library.mask(i).any()]
+    rows = np.concatenate([library.find(family=f, ecd_um=size_um) for f in families])
+    wanted = [i for i in sorted(rows.tolist()) if library.mask(i).any()]
     patches, outlines, corners, origins = [], [], [], []
     scale = library.um_per_px[wanted].astype(np.float64) / um_per_px
     for row, k in zip(wanted, scale.tolist(), strict=True):

@@ -166,7 +166,7 @@ class Population:
             extra = int(rng.poisson(box.expected(per_ml=scene.bubble_burst_per_ml, length_px=length)))
             bubble = self._pool.families.index(BURST_FAMILY)
             family = np.concatenate([family, np.full(extra, bubble)])
-            low, high = self._pool.size_range(BURST_FAMILY, low_um=BURST_MIN_UM, high_um=np.inf) or self._limits[bubble]
+            low, high = self._pool.size_range(BURST_FAMILY, low_um=BURST_MIN_UM) or self._limits[bubble]
             limits = np.concatenate([limits, np.tile([[low, high]], (extra, 1))])
         entered = self._draw(rng, family, limits, length_px=length, first=self._frame == 0)
         self._drifting = Drifters.join([moved, entered]) if len(entered) else moved

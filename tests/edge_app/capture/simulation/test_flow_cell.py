@@ -131,6 +131,12 @@ def test_shares_and_sizes_are_those_asked_for(cell) -> None:
     assert low - 4 * np.sqrt(share / n) < (sizes >= 10).mean() < high + 4 * np.sqrt(share / n)
 
 
+def test_no_particle_is_smaller_or_larger_than_asked_for(cell) -> None:
+    for frame in cell("frames=20&size_min_um=9&size_max_um=21&concentration=300000&stuck=9").frames():
+        assert frame.truth.ecd_um.min() >= 9
+        assert frame.truth.ecd_um.max() <= 21
+
+
 def test_truth_boxes_hold_what_is_dark_or_bright_and_nothing_else_is(cell) -> None:
     checked = 0
     for frame in cell(f"frames=60&width=480&height=400&concentration=150000&{QUIET}").frames():

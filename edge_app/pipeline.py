@@ -521,7 +521,8 @@ class Pipeline:
         text = f"run {self.run_id} {state}: {total.particles} particles in {total.frames} frames"
         self._event(record, "run_ended", text)
         record.finish(result, state=state, frames_sha256=frames_sha256, outgoing=self._rows(messages))
-        return result
+        # Kept outside the record, the head of its chain shows later that nothing was cut off its end.
+        return {**result, "record_head": record.head}
 
     def _notes(self) -> list[str]:
         notes = []

@@ -1,0 +1,134 @@
+"""Keras to full-integer TFLite by post-training quantisation with representative crops."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterator
+from dataclasses import dataclass
+from typing import Any
+
+os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")
+
+import numpy as np
+import numpy.typing as npt
+import tensorflow as tf
+from ai_edge_litert.interpreter import Interpreter
+
+from edge_app.capture.frame import RATIO_ONE
+from edge_app.classification.bundle import Quantisation
+from edge_app.classification.crops import Crops
+
+__all__ = ["IntegerModel", "convert_to_int8", "run_int8"]
+
+F4 = npt.NDArray[np.float32]
+
+#: log2 of the largest reduction that the second input can carry exactly: particles up to 16 windows wide.
+LARGEST_SIZE = 4.0
+
+
+@dataclass(frozen=True)
+class IntegerModel:
+    """A flat buffer and the quantisation of ``crop``, ``size``, ``logits`` and ``embedding``."""
+
+    content: bytes
+    quantisation: dict[str, Quantisation]
+
+
+def convert_to_int8(model: Any, representative: Crops, *, code_scale: float) -> IntegerModel:
+    """Quantise weights per channel and activations per tensor to int8.
+
+    Parameters
+    ----------
+    model : keras.Model
+        Inputs crop and size, outputs logits and embedding (`training.networks`).
+    representative : Crops
+        A few hundred crops that cover what will be seen; they set the ranges of the activations.
+    code_scale : float
+        The network's real input is ``(code - 160) / code_scale``.
+
+    Returns
+    -------
+    IntegerModel
+        Its crop input takes ``code - 128`` exactly.
+
+    Raises
+    ------
+    ValueError
+        The converted input does not have that property, or an output is missing.
+    """
+    window = representative.pixels.shape[1]
+
+    def crops() -> Iterator[dict[str, F4]]:
+        # The ends of the range come first, so that the input's scale is exactly 1 / code_scale.
+        ends = np.zeros((1, window, window, 1), np.uint8)
+        ends[0, : window // 2] = 255
+        first = Crops(pixels=ends, size=np.full((1, 1), LARGEST_SIZE, np.float32))
+        for some in (first, representative):
+            for i in range(len(some)):
+                yield {
+                    "crop": (some.pixels[i : i + 1].astype(np.float32) - RATIO_ONE) / np.float32(code_scale),
+                    "size": some.size[i : i + 1],
+                }
+
+    converter = tf.lite.TFLiteConverter.from_keras_model(model)
+    converter.optimizations = [tf.lite.Optimize.DEFAULT]
+    converter.representative_dataset = crops
+    converter.target_spec.supported_ops = [tf.lite.OpsSet.TFLITE_BUILTINS_INT8]
+    converter.inference_input_type = converter.inference_output_type = tf.int8
+    # tflite_runtime 2.14 and the Edge TPU know no per-channel dense layers.
+    converter._experimental_disable_per_channel_quantization_for_dense_layers = True
+    content = bytes(converter.convert())
+    interpreter = Interpreter(model_content=content)
+    classes = int(model.get_layer("logits").units)
+    quantisation: dict[str, Quantisation] = {}
+    for detail in interpreter.get_input_details():
+        quantisation["crop" if len(detail["shape"]) == 4 else "size"] = _quantisation(detail)
+    for detail in interpreter.get_output_details():
+        quantisation["logits" if detail["shape"][-1] == classes else "embedding"] = _quantisation(detail)
+    if set(quantisation) != {"crop", "size", "logits", "embedding"}:
+        raise ValueError(f"the converted network has {', '.join(sorted(quantisation))}")
+    crop = quantisation["crop"]
+    if crop.zero_point != RATIO_ONE - 128 or not np.isclose(crop.scale, 1 / code_scale, rtol=1e-4):
+        raise ValueError(f"the converted input has scale {crop.scale}, zero point {crop.zero_point}")
+    return IntegerModel(content=content, quantisation=quantisation)
+
+
+def _quantisation(detail: Any) -> Quantisation:
+    scale, zero_point = detail["quantization"]
+    return Quantisation(scale=float(scale), zero_point=int(zero_point))
+
+
+def run_int8(model: IntegerModel, crops: Crops, *, batch: int = 64) -> tuple[F4, F4]:
+    """Logits (n, C) and embeddings (n, E) of the integer network, dequantised, for checks before there is a bundle."""
+    interpreter = Interpreter(model_content=model.content)
+    for detail in interpreter.get_input_details():
+        interpreter.resize_tensor_input(detail["index"], [batch, *detail["shape"][1:]])
+    interpreter.allocate_tensors()
+    inputs = {len(d["shape"]): d["index"] for d in interpreter.get_input_details()}
+    outputs = interpreter.get_output_details()
+    roles = {
+        name: next(
+            d["index"]
+            for d in outputs
+            if np.isclose(d["quantization"][0], model.quantisation[name].scale)
+            and d["quantization"][1] == model.quantisation[name].zero_point
+        )
+        for name in ("logits", "embedding")
+    }
+    size = model.quantisation["size"]
+    logits: list[F4] = []
+    embedding: list[F4] = []
+    for at in range(0, len(crops), batch):
+        n = len(crops.pixels[at : at + batch])
+        pixels = np.zeros((batch, *crops.pixels.shape[1:]), np.int8)
+        pixels[:n] = (crops.pixels[at : at + batch] ^ np.uint8(0x80)).view(np.int8)
+        sizes = np.zeros((batch, 1), np.int8)
+        sizes[:n] = np.clip(np.rint(crops.size[at : at + batch] / np.float32(size.scale)) + size.zero_point, -128, 127)
+        interpreter.set_tensor(inputs[4], pixels)
+        interpreter.set_tensor(inputs[2], sizes)
+        interpreter.invoke()
+        for name, out in (("logits", logits), ("embedding", embedding)):
+            q = model.quantisation[name]
+            raw = interpreter.get_tensor(roles[name])[:n].astype(np.float32)
+            out.append((raw - q.zero_point) * np.float32(q.scale))
+    return np.concatenate(logits), np.concatenate(embedding)

@@ -1,0 +1,141 @@
+"""Particle pictures that another instrument cut, without their frame: how bright was the background?
+
+A tight crop shows little of it, and part of its border is halo. The level is read from the corners of each picture, and
+pictures of one folder lend each other their evidence: runs have one level each, and a folder may hold several runs.
+"""
+
+from collections.abc import Sequence
+
+import numpy as np
+import numpy.typing as npt
+
+from edge_app.capture.frame import RATIO_ONE
+from edge_app.classification.crops import CropGeometry, Crops, cut_crops
+
+__all__ = ["background_levels", "crops_of_pictures", "divide_by_level"]
+
+U1 = npt.NDArray[np.uint8]
+
+#: Corner pixels that are background differ from it by noise (fraction of the level); the rest is halo or particle.
+SPREAD = 0.012
+BACKGROUND_SHARE = 0.7
+#: A folder's own levels count as much as the whole set's once it holds this many pictures.
+POOLED_PICTURES = 20
+LEVELS = np.arange(20, 256)
+
+
+def _corner_pixels(picture: U1) -> U1:
+    """Pixels of the four corner triangles, as long as 15 % of the shorter side but at least two pixels."""
+    h, w = picture.shape
+    leg = max(1, round(0.15 * min(h, w)))
+    rows, columns = np.arange(h), np.arange(w)
+    edge_y, edge_x = np.minimum(rows, h - 1 - rows), np.minimum(columns, w - 1 - columns)
+    return picture[edge_y[:, None] + edge_x[None, :] <= leg]
+
+
+def background_levels(pictures: Sequence[U1], *, groups: Sequence[str] | None = None) -> npt.NDArray[np.float32]:
+    """Estimate the background level of each picture.
+
+    Empirical Bayes: the distribution of levels in the whole set and in each group is found by expectation maximisation
+    from the corner pixels of all pictures; each picture then takes the level that its own corners and its group make
+    most likely, refined to a fraction of a grey level.
+
+    Parameters
+    ----------
+    pictures
+        uint8 (h_i, w_i), any sizes.
+    groups
+        Name of each picture's folder or run; None: all from one.
+
+    Returns
+    -------
+    ndarray of float32 (n,)
+        Grey levels.
+
+    Examples
+    --------
+    >>> rng = np.random.default_rng(0)
+    >>> crops = [rng.normal(211, 2, (12, 12)).round().astype(np.uint8) for _ in range(30)]
+    >>> bool(np.all(abs(background_levels(crops) - 211) < 1))
+    True
+    """
+    n = len(pictures)
+    if n == 0:
+        return np.empty(0, np.float32)
+    counts = np.zeros((n, 256), np.float32)
+    for i, picture in enumerate(pictures):
+        counts[i] = np.bincount(_corner_pixels(picture), minlength=256)
+    values = np.arange(256)
+    spread = np.maximum(SPREAD * LEVELS, 1.0)[:, None]
+    near = np.exp(-0.5 * ((values - LEVELS[:, None]) / spread) ** 2) / (spread * np.sqrt(2 * np.pi))
+    likelihood = np.log(BACKGROUND_SHARE * near + (1 - BACKGROUND_SHARE) / 256).astype(np.float32)
+    log_evidence = counts @ likelihood.T
+    log_evidence -= log_evidence.max(axis=1, keepdims=True)
+    evidence = np.exp(log_evidence)
+
+    names, group = np.unique(np.asarray(groups if groups is not None else [""] * n), return_inverse=True)
+    members = np.bincount(group, minlength=len(names))
+    prior = np.full((len(names), len(LEVELS)), 1 / len(LEVELS))
+    kernel = np.exp(-0.5 * (np.arange(-4, 5) / 1.2) ** 2)
+    kernel /= kernel.sum()
+    for _ in range(12):
+        posterior = evidence * prior[group]
+        posterior /= posterior.sum(axis=1, keepdims=True)
+        sums = np.zeros_like(prior)
+        np.add.at(sums, group, posterior)
+        overall = sums.sum(axis=0) / n
+        mixed = (sums + POOLED_PICTURES * overall) / (members[:, None] + POOLED_PICTURES)
+        # Smoothing keeps neighbouring levels possible; the floor keeps a stray picture from another run possible.
+        prior = np.apply_along_axis(np.convolve, 1, mixed, kernel, mode="same") + 1e-5
+        prior /= prior.sum(axis=1, keepdims=True)
+    posterior = evidence * prior[group]
+    best = LEVELS[posterior.argmax(axis=1)]
+    posterior[np.abs(LEVELS[None, :] - best[:, None]) > 3] = 0
+    return np.asarray((posterior @ LEVELS) / posterior.sum(axis=1), dtype=np.float32)
+
+
+def divide_by_level(picture: U1, level: float) -> U1:
+    """Ratio picture of one crop: code 160 = ``level``."""
+    table = np.clip(np.rint(np.arange(256) * (RATIO_ONE / level)), 0, 255).astype(np.uint8)
+    return table[picture]
+
+
+def crops_of_pictures(
+    pictures: Sequence[U1],
+    *,
+    geometry: CropGeometry,
+    um_per_px: float,
+    groups: Sequence[str] | None = None,
+    levels: npt.NDArray[np.float32] | None = None,
+) -> Crops:
+    """Pictures cut by another instrument, as the classifier takes them: the whole picture is the box.
+
+    Parameters
+    ----------
+    pictures
+        uint8 (h_i, w_i).
+    geometry
+        Of the bundle.
+    um_per_px
+        Scale of the pictures.
+    groups
+        Folder or run of each, see `background_levels`.
+    levels
+        Background levels where they are known.
+
+    Returns
+    -------
+    Crops
+        In the order of the pictures.
+    """
+    if not len(pictures):
+        return Crops.empty(geometry.window_px)
+    known = background_levels(pictures, groups=groups) if levels is None else levels
+    own_box = geometry.model_copy(update={"margin_px": 0})  # what surrounds the picture is unknown, thus background
+    zero = np.zeros(1, np.int64)
+    parts = []
+    for picture, level in zip(pictures, known.tolist(), strict=True):
+        h, w = picture.shape
+        ratio = divide_by_level(picture, level)
+        parts.append(cut_crops(ratio, zero, zero, zero + w, zero + h, geometry=own_box, um_per_px=um_per_px))
+    return Crops.concatenate(parts)

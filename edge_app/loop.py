@@ -8,7 +8,6 @@ from dataclasses import dataclass, field
 from typing import Final
 
 import numpy as np
-import numpy.typing as npt
 
 from edge_app.capture.frame import Frame
 from edge_app.capture.source import FrameSource
@@ -20,7 +19,7 @@ from edge_app.recording.frame_hash import FrameHash
 from edge_app.run_ahead import RunAhead
 from edge_app.segmentation.particles import Particles
 from edge_app.segmentation.regions import Regions
-from edge_app.segmentation.segmenter import Segmenter
+from edge_app.segmentation.segmenter import FrameResult, Segmenter
 from edge_app.windowing import ClosedWindow, CountedFrame, WindowBuilder
 
 __all__ = ["Loop", "LoopState"]
@@ -30,16 +29,22 @@ DEPTH: Final = 4
 
 
 @dataclass(frozen=True, kw_only=True)
-class _MeasuredFrame:
-    """A frame between segmentation and classification."""
+class _SegmentedFrame:
+    """A frame between segmentation and measurement."""
 
     frame: Frame
     arrived: float
-    reason: str | None
+    result: FrameResult
+
+
+@dataclass(frozen=True, kw_only=True)
+class _MeasuredFrame:
+    """A frame between measurement and classification."""
+
+    segmented: _SegmentedFrame
     particles: Particles
     crops: Crops
     rejected: Counter[str]
-    ratio: npt.NDArray[np.uint8] | None
 
 
 @dataclass
@@ -60,8 +65,8 @@ class LoopState:
 class Loop:
     """Joins source, segmenter and classifier; iterate :meth:`windows` once.
 
-    Reading, segmentation and classification run in a thread each, in order, so that the result is that of a plain
-    loop while two cores work.
+    Reading, segmentation and the rest (measurement, classification) run in a thread each, in order, so that the
+    result is that of a plain loop while two cores work.
 
     Parameters
     ----------
@@ -99,8 +104,8 @@ class Loop:
     def windows(self) -> Iterator[ClosedWindow]:
         """Yield each window as it closes; the last one when the source ends or :meth:`stop` was called."""
         read = RunAhead(self._read(), depth=DEPTH, name="read")
-        measured = RunAhead(self._measure(read), depth=DEPTH, name="segment")
-        counted = RunAhead(self._classify(measured), depth=DEPTH, name="classify")
+        segmented = RunAhead(self._segment(iter(read)), depth=DEPTH, name="segment")
+        counted = RunAhead(self._count(segmented), depth=DEPTH, name="count")
         for frame in counted:
             yield from self._builder.add(frame)
         yield from self._builder.flush()
@@ -131,71 +136,70 @@ class Loop:
         yield from first
         yield from frames
 
-    def _measure(self, frames: RunAhead[tuple[Frame, float]]) -> Iterator[_MeasuredFrame]:
-        for frame, arrived in self._primed(iter(frames)):
+    def _segment(self, frames: Iterator[tuple[Frame, float]]) -> Iterator[_SegmentedFrame]:
+        for frame, arrived in self._primed(frames):
             started = time.perf_counter()
-            found = self._segmenter.process(frame)
-            # Frames and border particles are counted where the window closes.
-            counted_later = ("border", found.reason)
-            rejected = Counter({k: v for k, v in found.rejected.items() if k not in counted_later})
+            result = self._segmenter.process(frame)
+            if result.reason is None:
+                state = self.state
+                state.stuck_objects = result.stuck_objects
+                state.stuck_counted_before += result.stuck_counted_before
+                state.background_level, state.noise, state.uneven = (
+                    result.background_level,
+                    result.noise,
+                    result.uneven,
+                )
             self._spend("segment", started)
-            started = time.perf_counter()
-            ratio = found.ratio
-            if found.reason is not None or ratio is None:
-                ratio, regions = np.zeros((0, 0), np.uint8), Regions.empty((0, 0))
-            else:
-                regions = found.regions
-                self.state.stuck_objects = found.stuck_objects
-                self.state.stuck_counted_before += found.stuck_counted_before
-                self.state.background_level = found.background_level
-                self.state.noise = found.noise
-                self.state.uneven = found.uneven
-            particles = measure(
-                ratio, regions, frame=frame.sequence, time_s=frame.time_s, calibration=self._calibration
-            )
-            large = particles.ecd_um >= self._min_ecd_um
-            if not large.all():
-                rejected["small"] += int((~large).sum())
-                particles = particles.take(large)
-            crops = cut_crops(
-                ratio,
-                particles.x_px,
-                particles.y_px,
-                particles.width_px,
-                particles.height_px,
-                geometry=self._classifier.bundle.geometry,
-                um_per_px=self._calibration.um_per_px,
-            )
-            self._spend("measure", started)
-            yield _MeasuredFrame(
-                frame=frame,
-                arrived=arrived,
-                reason=found.reason,
-                particles=particles,
-                crops=crops,
-                rejected=rejected,
-                ratio=found.ratio,
-            )
+            yield _SegmentedFrame(frame=frame, arrived=arrived, result=result)
 
-    def _classify(self, frames: RunAhead[_MeasuredFrame]) -> Iterator[CountedFrame]:
-        for batch in frames.batches(most=DEPTH):
+    def _measure(self, segmented: _SegmentedFrame) -> _MeasuredFrame:
+        started = time.perf_counter()
+        frame, result = segmented.frame, segmented.result
+        # Frames and border particles are counted where the window closes.
+        counted_later = ("border", result.reason)
+        rejected = Counter({k: v for k, v in result.rejected.items() if k not in counted_later})
+        ratio, regions = result.ratio, result.regions
+        if result.reason is not None or ratio is None:
+            ratio, regions = np.zeros((0, 0), np.uint8), Regions.empty((0, 0))
+        particles = measure(ratio, regions, frame=frame.sequence, time_s=frame.time_s, calibration=self._calibration)
+        large = particles.ecd_um >= self._min_ecd_um
+        if not large.all():
+            rejected["small"] += int((~large).sum())
+            particles = particles.take(large)
+        crops = cut_crops(
+            ratio,
+            particles.x_px,
+            particles.y_px,
+            particles.width_px,
+            particles.height_px,
+            geometry=self._classifier.bundle.geometry,
+            um_per_px=self._calibration.um_per_px,
+        )
+        self._spend("measure", started)
+        return _MeasuredFrame(segmented=segmented, particles=particles, crops=crops, rejected=rejected)
+
+    def _count(self, frames: RunAhead[_SegmentedFrame]) -> Iterator[CountedFrame]:
+        """Measure and classify: together about as long as segmentation, which balances two cores."""
+        for ready in frames.batches(most=DEPTH):
+            batch = [self._measure(segmented) for segmented in ready]
             started = time.perf_counter()
             together = self._classifier.classify(Crops.concatenate([f.crops for f in batch]))
             self._spend("classify", started)
             first = 0
             for f in batch:
                 last = first + len(f.particles)
+                frame, result = f.segmented.frame, f.segmented.result
                 self.state.frames_counted += 1
                 self.state.particles += last - first
                 yield CountedFrame(
-                    sequence=f.frame.sequence,
-                    time_s=f.frame.time_s,
-                    reason=f.reason,
-                    lost_before=f.frame.lost_before or 0,
+                    sequence=frame.sequence,
+                    time_s=frame.time_s,
+                    reason=result.reason,
+                    lost_before=frame.lost_before or 0,
                     particles=f.particles,
                     classification=together.rows(first, last),
                     rejected=f.rejected,
-                    ratio=f.ratio,
-                    latency_ms=(time.perf_counter() - f.arrived) * 1e3,
+                    ratio=result.ratio,
+                    latency_ms=(time.perf_counter() - f.segmented.arrived) * 1e3,
                 )
                 first = last

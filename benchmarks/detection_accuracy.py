@@ -20,6 +20,7 @@ import argparse
 import json
 from collections.abc import Mapping
 from dataclasses import dataclass, field
+from itertools import pairwise
 from pathlib import Path
 
 import numpy as np
@@ -151,7 +152,9 @@ def gather(
 
 def summarise(tally: Tally, *, least_um: float) -> dict[str, object]:
     """Figures of a run."""
-    family, size, z = (np.concatenate(v) for v in (tally.true_family, tally.true_um, tally.true_z_um))
+    family, size, z = (
+        np.concatenate(tally.true_family), np.concatenate(tally.true_um), np.concatenate(tally.true_z_um)
+    )  # fmt: skip
     whole, centred = np.concatenate(tally.true_whole), np.concatenate(tally.true_centred)
     found, pieces = np.concatenate(tally.true_found), np.concatenate(tally.true_pieces)
     seen_as, read = np.concatenate(tally.true_read_um), np.concatenate(tally.read_um)
@@ -174,7 +177,7 @@ def summarise(tally: Tally, *, least_um: float) -> dict[str, object]:
             "size_ratio_median": float(np.median(seen_as[got] / size[got])) if got.any() else float("nan"),
         }
     by_size = {}
-    for low, high in zip(SIZE_BINS_UM[:-1], SIZE_BINS_UM[1:], strict=True):
+    for low, high in pairwise(SIZE_BINS_UM):
         rows = whole & (size >= low) & (size < high)
         got = rows & found
         ratio = seen_as[got] / size[got]
@@ -209,16 +212,16 @@ def report(concentration: float, s: dict[str, object]) -> str:
     ]
     count = s["count_ratio"]
     assert isinstance(count, dict)
-    lines.append(
-        f"| {s['recall']:.3f} | {s['recall_faint_protein']:.3f} | {s['precision']:.3f} | {s['precision_any_size']:.3f} |"
-        f" {s['protein_pieces']:.3f} | {count['5']:.3f} | {count['10']:.3f} |"
-    )
+    shown = [s[k] for k in ("recall", "recall_faint_protein", "precision", "precision_any_size", "protein_pieces")]
+    lines.append("| " + " | ".join(f"{v:.3f}" for v in (*shown, count["5"], count["10"])) + " |")
     for key, head in (("by_class", "class"), ("by_size", "true size, um")):
         table = s[key]
         assert isinstance(table, dict)
         lines += ["", f"| {head} | particles | recall | size ratio (median) | pieces or 16-84 % |", "|---" * 5 + "|"]
         for name, row in table.items():
-            last = f"{row['pieces']:.3f}" if "pieces" in row else "-".join(f"{v:.2f}" for v in row["size_ratio_p16_p84"])
+            last = (
+                f"{row['pieces']:.3f}" if "pieces" in row else "-".join(map("{:.2f}".format, row["size_ratio_p16_p84"]))
+            )
             lines.append(
                 f"| {name} | {row['particles']} | {row['recall']:.3f} | {row['size_ratio_median']:.3f} | {last} |"
             )

@@ -1,10 +1,10 @@
 """Fit the size curve of the simulated optics: area of a mask in px -> true equivalent diameter in um.
 
-Every sprite of the trained families (all sizes, depths and field positions) is put alone on a noisy background and goes through
-the segmentation as it runs on the device. Both size rules are judged by how far the reading of one particle strays
-from its class and depth (spread of d_px at equal true size); the one that strays less from 5 to 25 um is taken. The
-curve goes through the median d_px at each true size, every family counting alike, so that the median particle of a
-size reads that size.
+Every sprite of the trained families (all sizes, depths and field positions) is put alone on a noisy background and
+goes through the segmentation as it runs on the device. Both size rules are judged by how far the reading of one
+particle strays from its class and depth (spread of reported over true size); the one that strays less from 5 to 25 um
+is taken. The curve goes through the median reading at each true size, every family counting alike, so that the
+median particle of a size reads that size.
 
 Usage::
 
@@ -142,7 +142,8 @@ def main() -> None:
         low, high = (weighted_quantile(ratio[judged], weights[judged], q) for q in (0.16, 0.84))
         by_family = {n: float(np.median(ratio[judged & (family == n)])) for n in np.unique(family).tolist()}
         by_z = {
-            f"{a:g}..{a + 20:g}": float(np.median(ratio[judged & (z_um >= a) & (z_um < a + 20)])) for a in range(-50, 50, 20)
+            f"{a:g}..{a + 20:g}": float(np.median(ratio[judged & (z_um >= a) & (z_um < a + 20)]))
+            for a in range(-50, 50, 20)
         }
         by_size = {
             f"{a:g}-{b:g}": float(np.median(ratio[(true_um >= a) & (true_um < b)]))

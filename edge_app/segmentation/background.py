@@ -22,8 +22,8 @@ _FIXED: Final = 64
 def spatial_background(image: U8, *, window_px: int) -> U8:
     """Guess the background from one frame: a median over a window much larger than a particle.
 
-    The frame is shrunk by 8 (each pixel the median of a few, not the mean, so that a particle leaves no dent), a
-    median runs over it, and it is blown up again. Illumination that changes slowly over the field is
+    Every eighth pixel of every eighth row is looked at, a quadratic surface taken off, a median runs over the rest, and
+    the sum is blown up again. Illumination that changes slowly over the field is
     kept; fixed dirt is not in it, so dirt counts as particles until a second frame shows that it stays.
 
     Parameters
@@ -39,14 +39,35 @@ def spatial_background(image: U8, *, window_px: int) -> U8:
     """
     height, width = image.shape
     shrink = 8 if min(height, width) >= 128 else 1
-    small = image[shrink // 2 :: shrink, shrink // 2 :: shrink]
+    small = image[shrink // 2 :: shrink, shrink // 2 :: shrink].astype(np.float32)
     size = min(window_px // shrink, max(3, min(small.shape) | 1)) | 1
-    slow = np.asarray(cv2.medianBlur(np.ascontiguousarray(small), size), np.uint8)
-    if shrink == 1:
-        return slow
-    smooth = cv2.GaussianBlur(slow.astype(np.float32), (0, 0), size / 6)
-    large = cv2.resize(smooth, (width, height), interpolation=cv2.INTER_CUBIC)
-    return np.clip(np.rint(large), 0, 255).astype(np.uint8)
+    # A median is biased where its window is cut by the border of a sloping field: the slope is taken out first.
+    trend = _quadratic(small)
+    rest = np.clip(np.rint(small - trend) + 128, 0, 255).astype(np.uint8)
+    slow = np.asarray(cv2.medianBlur(rest, size), np.float32) - 128 + trend
+    if shrink > 1:
+        slow = np.asarray(cv2.GaussianBlur(slow, (0, 0), size / 6), np.float32)
+        slow = np.asarray(cv2.resize(slow, (width, height), interpolation=cv2.INTER_CUBIC), np.float32)
+    return np.clip(np.rint(slow), 0, 255).astype(np.uint8)
+
+
+def _quadratic(picture: npt.NDArray[np.float32]) -> npt.NDArray[np.float32]:
+    """Quadratic surface through a picture, fitted twice: the second time without what lies far off the first."""
+    height, width = picture.shape
+    if height < 8 or width < 8:
+        return np.full(picture.shape, np.median(picture), np.float32)
+    y, x = np.meshgrid(np.linspace(-1, 1, height), np.linspace(-1, 1, width), indexing="ij")
+    terms = np.stack([np.ones_like(x), x, y, x * x, x * y, y * y], axis=-1).reshape(-1, 6)
+    values = picture.ravel().astype(np.float64)
+    near = np.abs(values - np.median(values)) <= 0.4 * np.median(values)
+    surface = np.full(values.shape, np.median(values))
+    for _ in range(2):
+        if near.sum() < 32:
+            break
+        surface = terms @ np.linalg.lstsq(terms[near], values[near], rcond=None)[0]
+        off = np.abs(values - surface)
+        near = off <= 3 * max(float(np.median(off)), 0.5)
+    return surface.reshape(height, width).astype(np.float32)
 
 
 class Background:
@@ -105,6 +126,13 @@ class Background:
         return self._picture
 
     @property
+    def slow(self) -> U8:
+        """The background without anything small on it, uint8, shape (H, W)."""
+        if self._slow is None:
+            raise RuntimeError("no background yet: start, prime or give one first")
+        return self._slow
+
+    @property
     def level(self) -> float:
         """Median grey level of the background."""
         return float(np.median(self.picture[::8, ::8]))
@@ -147,7 +175,7 @@ class Background:
             chosen = stack[:, odd].astype(np.int16)
             nearest = np.argmin(np.abs(chosen - slow[odd]), axis=0)
             value = chosen[nearest, np.arange(chosen.shape[1])]
-            middle[odd] = np.where(np.abs(value - slow[odd]) <= 0.03 * slow[odd], value, middle[odd])
+            middle[odd] = np.where(2 * np.abs(value - slow[odd]) <= np.abs(middle[odd] - slow[odd]), value, middle[odd])
             strips.append(middle)
         median = np.concatenate(strips)
         self.start(median)
@@ -201,7 +229,7 @@ class Background:
         fast = self.frames <= self.settings.fast_frames
         if fast:
             y0, y1 = 0, height
-            step = max(self.settings.step_levels, 8.0 / self.frames)
+            step = max(self.settings.step_levels, min(1.0, 4.0 / self.frames))
         else:
             rows = -(-height // self.settings.stripes)
             y0 = self._stripe * rows

@@ -81,10 +81,11 @@ def judge_particles(
 ) -> str | None:
     """Reason to leave a frame out for what is in it (``frame_overload``, ``frame_uneven``), or None."""
     frame_px = regions.height_frame_px * regions.width_frame_px
-    if uneven > settings.uneven_fraction:
-        return "frame_uneven"
-    if len(regions) and int(regions.area_px.max()) > settings.region_fraction * frame_px:
-        return "frame_uneven"
-    if int(regions.area_px.sum()) > settings.covered_fraction * frame_px:
+    covered = int(regions.area_px.sum())
+    largest = int(regions.area_px.max()) if len(regions) else 0
+    # A crowd also makes the slow texture uneven, so it is asked for first; one large thing is no crowd.
+    if covered > settings.covered_fraction * frame_px and largest <= covered / 2:
         return "frame_overload"
+    if uneven > settings.uneven_fraction or largest > settings.region_fraction * frame_px:
+        return "frame_uneven"
     return None

@@ -13,7 +13,7 @@ from edge_app.capture.source import SourceInfo
 from edge_app.errors import UserError
 from edge_app.segmentation.background import Background
 from edge_app.segmentation.frame_quality import judge_light, judge_particles, look_at, unevenness
-from edge_app.segmentation.ratio import noise_codes
+from edge_app.segmentation.ratio import noise_codes, ratio_picture
 from edge_app.segmentation.regions import LabelOverflow, Regions
 from edge_app.segmentation.settings import DEFAULT_SETTINGS, SegmentationSettings
 from edge_app.segmentation.stuck import StuckFilter
@@ -78,6 +78,14 @@ class Segmenter:
     neighbour_distance_px
         The instrument's joining distance in px, with ``instrument_thresholds``.
 
+    Attributes
+    ----------
+    counters
+        Reason -> particles or frames left out so far.
+    window_objects
+        Dirt and particles on the window that were there in all of the first frames: they are part of the background
+        and never counted.
+
     Raises
     ------
     ValueError
@@ -114,6 +122,7 @@ class Segmenter:
             None if initial_background is None else (initial_background.shape[0], initial_background.shape[1])
         )
         self.counters: Counter[str] = Counter()
+        self.window_objects = 0
         self._stuck: StuckFilter | None = None
 
     @classmethod
@@ -162,6 +171,7 @@ class Segmenter:
         if good:
             self.background.prime(good)
             self.shape = (good[0].shape[0], good[0].shape[1])
+            self.window_objects = self._count_window_objects()
 
     def process(self, frame: Frame) -> FrameResult:
         """Find the particles of the next frame."""
@@ -192,6 +202,15 @@ class Segmenter:
         if reason is not None:
             return self._leave_out(reason)
         return self._finish(image, ratio, regions, gain=gain, noise=noise, uneven=uneven, level=level or 0.0)
+
+    def _count_window_objects(self) -> int:
+        """Objects in the background itself: dirt and particles that sat on the window before the first frame."""
+        still = ratio_picture(self.background.picture, self.background.slow)
+        try:
+            regions = segment(still, noise=noise_codes(still), settings=self.settings.threshold)
+        except LabelOverflow:
+            return self.settings.threshold.max_particles
+        return int((regions.area_px >= self.settings.threshold.min_area_px).sum())
 
     def _leave_out(self, reason: str) -> FrameResult:
         self.counters[reason] += 1

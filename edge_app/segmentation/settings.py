@@ -24,7 +24,7 @@ class BackgroundSettings(BaseModel):
     )
     stripes: int = Field(8, ge=1, le=64, description="the background is renewed one of this many stripes per frame")
     step_levels: float = Field(
-        0.5, gt=0, le=8, description="most that a pixel of the background moves when it is renewed, grey levels"
+        0.45, gt=0, le=8, description="most that a pixel of the background moves when it is renewed, grey levels"
     )
     fast_frames: int = Field(
         24, ge=0, description="frames after the start during which every row is renewed, with falling steps"
@@ -46,6 +46,9 @@ class ThresholdSettings(BaseModel):
         0.04, gt=0, lt=0.5, description="least deviation from the background that counts, fraction of background"
     )
     noise_factor: float = Field(4.0, ge=0, le=20, description="least deviation in units of the frame's own noise")
+    ceiling_fraction: float = Field(
+        0.15, gt=0, lt=1, description="the noise never raises the threshold above this fraction of the background"
+    )
     closing_radius_px: int = Field(2, ge=0, le=10, description="gaps up to twice this wide are closed")
     min_area_px: int = Field(9, ge=1, description="smallest particle, pixels after hole filling")
     max_particles: int = Field(20_000, ge=1, le=60_000, description="most particles that one frame may hold")

@@ -29,14 +29,16 @@ _DISC: Final = {r: cv2.getStructuringElement(cv2.MORPH_ELLIPSE, (2 * r + 1, 2 * 
 def threshold_codes(noise: float, *, settings: ThresholdSettings = DEFAULT_SETTINGS.threshold) -> int:
     """Deviation from 160 at which a pixel counts, in codes, from the frame's noise in codes.
 
-    The larger of a fixed share of the background and a multiple of the noise, rounded up.
+    The larger of a fixed share of the background and a multiple of the noise, rounded up; the noise counts up to a
+    ceiling.
 
     Examples
     --------
     >>> threshold_codes(0.5), threshold_codes(3.0)
     (7, 12)
     """
-    return max(1, int(np.ceil(max(settings.floor_fraction * RATIO_ONE, settings.noise_factor * noise) - 1e-9)))
+    by_noise = min(settings.noise_factor * noise, settings.ceiling_fraction * RATIO_ONE)
+    return max(1, int(np.ceil(max(settings.floor_fraction * RATIO_ONE, by_noise) - 1e-9)))
 
 
 def threshold_mask(ratio: U8, codes: int) -> U8:

@@ -7,9 +7,11 @@ from pathlib import Path
 PROGRAM = """
 import sys
 
+ABSENT = {"tensorflow", "keras", "training", "converters", "scipy", "sklearn", "pandas", "pyarrow", "matplotlib"}
+
 class Refuse:
     def find_spec(self, name, path=None, target=None):
-        if name.split(".")[0] in {"tensorflow", "keras", "training", "converters", "scipy", "sklearn", "pandas", "pyarrow"}:
+        if name.split(".")[0] in ABSENT:
             raise ImportError(f"{name} is not part of the device install")
 
 sys.meta_path.insert(0, Refuse())

@@ -155,9 +155,6 @@ def _state(state: DeviceState) -> Text:
 
 def _origin(state: DeviceState) -> Text:
     info, parts = state.info or {}, []
-    source = (state.run or {}).get("source")
-    if source:
-        parts.append(str(source))
     model = info.get("model") or {}
     if model.get("name"):
         parts.append(f"model {model['name']} {model.get('version', '')}".strip())
@@ -167,6 +164,10 @@ def _origin(state: DeviceState) -> Text:
         parts.append(f"calibration {calibration['id']}{checked}")
     if info.get("backend"):
         parts.append(str(info["backend"]))
+    source = (state.run or {}).get("source")
+    if source:
+        # Last, for it may be long.
+        parts.append(str(source))
     return Text("  ·  ".join(parts), style="dim", no_wrap=True, overflow="ellipsis")
 
 

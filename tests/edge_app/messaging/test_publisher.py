@@ -2,6 +2,7 @@
 
 import json
 import os
+import shutil
 import signal
 import socket
 import subprocess
@@ -322,6 +323,58 @@ def test_refused_by_the_broker_is_not_connected(tmp_path, mosquitto_factory, unt
     assert report.delivered == 0
     assert report.waiting == 5
     assert list((tmp_path / "state" / "pending").iterdir())
+
+
+def make_certificates(directory: Path) -> tuple[Path, Path]:
+    """A key and a certificate of 127.0.0.1 that is its own authority."""
+    key, certificate = directory / "broker.key", directory / "broker.pem"
+    subprocess.run(
+        ["openssl", "req", "-x509", "-newkey", "rsa:2048", "-nodes", "-days", "2", "-subj", "/CN=broker"]
+        + ["-addext", "subjectAltName=IP:127.0.0.1", "-keyout", str(key), "-out", str(certificate)],
+        check=True,
+        capture_output=True,
+    )
+    return key, certificate
+
+
+@pytest.mark.skipif(shutil.which("openssl") is None, reason="openssl is not installed")
+def test_encrypted_with_a_password_from_the_environment(tmp_path, mosquitto_factory, monkeypatch, until):
+    key, certificate = make_certificates(tmp_path)
+    passwords = tmp_path / "passwords"
+    passwords.touch(mode=0o600)
+    subprocess.run(["mosquitto_passwd", "-b", str(passwords), "mfi-t", "correct horse"], check=True)
+    tls = f"cafile {certificate}\ncertfile {certificate}\nkeyfile {key}\n"
+    broker = mosquitto_factory(extra=f"{tls}allow_anonymous false\npassword_file {passwords}")
+    url = broker.url.replace("mqtt://", "mqtts://mfi-t@")
+
+    def problem_with(run_id: str, **settings) -> str:
+        device = Device(
+            url, state_dir=tmp_path / run_id, run_dir=tmp_path / "runs", run_id=run_id, check_hostname=True, **settings
+        )
+        device.close_window()
+        until(lambda: device.publisher.connected or device.publisher.problem)
+        problem = device.publisher.problem
+        device.finish(0.2 if problem else 10)
+        return problem
+
+    monkeypatch.setenv("EDGE_APP_MQTT_PASSWORD", "correct horse")
+    assert problem_with("r1", ca_file=certificate) == ""
+    assert "certificate verify failed" in problem_with("r2")
+    monkeypatch.setenv("EDGE_APP_MQTT_PASSWORD", "wrong")
+    assert "refused: not authorized" in problem_with("r3", ca_file=certificate)
+
+
+def test_over_websockets(tmp_path, mosquitto_factory, listen, until):
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        port = probe.getsockname()[1]
+    broker = mosquitto_factory(extra=f"allow_anonymous true\nlistener {port} 127.0.0.1\nprotocol websockets")
+    listener = listen(broker.port)
+    device = Device(f"ws://127.0.0.1:{port}/mqtt", state_dir=tmp_path / "state", run_dir=tmp_path / "runs")
+    assert device.publisher.wait_connected(10), device.publisher.problem
+    device.close_window()
+    assert device.finish().waiting == 0
+    until(lambda: len(listener.windows()) == 1)
 
 
 def test_message_refused_by_access_rules_waits(tmp_path, mosquitto_factory, until, listen):

@@ -10,6 +10,7 @@ from pydantic.fields import FieldInfo
 
 from edge_app.classification.settings import ClassificationSettings
 from edge_app.errors import UserError
+from edge_app.messaging.mqtt_url import redacted
 from edge_app.messaging.settings import MqttSettings
 from edge_app.recording.pictures import PictureOptions
 from edge_app.segmentation.settings import SegmentationSettings
@@ -19,7 +20,16 @@ if sys.version_info >= (3, 11):
 else:
     import tomli as tomllib
 
-__all__ = ["FlowCellSettings", "RunSettings", "Settings", "WindowSettings", "load_settings", "settings_as_toml"]
+__all__ = [
+    "FlowCellSettings",
+    "RecordingSettings",
+    "RunSettings",
+    "Settings",
+    "WindowSettings",
+    "load_settings",
+    "settings_as_toml",
+    "without_secrets",
+]
 
 
 class FlowCellSettings(BaseModel):
@@ -131,6 +141,17 @@ def load_settings(path: Path | None, overrides: Mapping[str, Any] | None = None)
         return Settings.model_validate(tree)
     except ValidationError as error:
         raise UserError(_one_line(error, "command line")) from error
+
+
+def without_secrets(settings: Settings) -> Settings:
+    """The settings as they may be shown and recorded: no user or password in the broker's URL.
+
+    Examples
+    --------
+    >>> without_secrets(load_settings(None, {"mqtt.url": "mqtts://lab:secret@broker"})).mqtt.url
+    'mqtts://broker'
+    """
+    return settings.model_copy(update={"mqtt": settings.mqtt.model_copy(update={"url": redacted(settings.mqtt.url)})})
 
 
 def _toml_value(value: object) -> str:

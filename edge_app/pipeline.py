@@ -22,7 +22,7 @@ from edge_app.capture.source import FrameSource, SourceInfo
 from edge_app.classification.backends import OpenedBackend, open_backend
 from edge_app.classification.bundle import Bundle
 from edge_app.classification.classifier import Classifier
-from edge_app.config import FlowCellSettings, Settings
+from edge_app.config import FlowCellSettings, Settings, without_secrets
 from edge_app.errors import UserError
 from edge_app.identity import PipelineIdentity, step_string
 from edge_app.loop import Loop
@@ -284,7 +284,7 @@ class Pipeline:
         return RunRecord.create(
             self.request.out,
             run_id=self.run_id,
-            settings=json.loads(self.settings.model_dump_json()),
+            settings=json.loads(without_secrets(self.settings).model_dump_json()),
             identity=self.identity.as_record(),
             info={
                 "uri": info.uri, "kind": info.kind, "width_px": info.width_px, "height_px": info.height_px,

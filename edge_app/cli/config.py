@@ -5,7 +5,7 @@ from pathlib import Path
 
 import click
 
-from edge_app.config import Settings, load_settings, settings_as_toml
+from edge_app.config import Settings, load_settings, settings_as_toml, without_secrets
 from edge_app.errors import UserError
 
 __all__ = ["config"]
@@ -47,7 +47,7 @@ def check(file: Path) -> None:
 @click.option("--schema", is_flag=True, help="JSON Schema of the settings.")
 def show(file: Path | None, as_json: bool, schema: bool) -> None:
     """Show the settings in force: defaults, or those of a file."""
-    settings = load_settings(file)
+    settings = without_secrets(load_settings(file))
     if schema:
         click.echo(json.dumps(Settings.model_json_schema(), indent=2))
     elif as_json:

@@ -62,12 +62,11 @@ def edge_app(verbose: bool) -> None:
 def main() -> None:
     """Entry point: a user's mistake is one line on stderr and exit code 2."""
     try:
-        edge_app.main(standalone_mode=False)
+        # Without its standalone mode click hands an exit code back instead of ending with it.
+        sys.exit(edge_app.main(standalone_mode=False) or 0)
     except UserError as error:
         click.echo(f"edge-app: {error}", err=True)
         sys.exit(2)
-    except click.exceptions.Exit as stop:
-        sys.exit(stop.exit_code)
     except click.ClickException as error:
         error.show()
         sys.exit(2)

@@ -10,7 +10,7 @@ from urllib.parse import parse_qs, unquote, urlsplit
 from edge_app.errors import UserError
 from edge_app.messaging.settings import MqttSettings
 
-__all__ = ["PASSWORD_VARIABLE", "BrokerAddress", "broker_address", "is_loopback"]
+__all__ = ["PASSWORD_VARIABLE", "BrokerAddress", "broker_address", "is_loopback", "redacted"]
 
 PASSWORD_VARIABLE = "EDGE_APP_MQTT_PASSWORD"
 """Environment variable that holds the password of the broker."""
@@ -93,9 +93,9 @@ def broker_address(url: str, settings: MqttSettings | None = None, *, key: str =
         parts = urlsplit(url.strip())
         port, host = parts.port, parts.hostname
     except ValueError as error:
-        raise UserError(f"{key}: {_redacted(url)!r} cannot be read ({error}); must be {forms}") from error
+        raise UserError(f"{key}: {redacted(url)!r} cannot be read ({error}); must be {forms}") from error
     if parts.scheme not in _SCHEMES or not host:
-        raise UserError(f'{key}: {_redacted(url)!r} is no broker; must be "embedded", "off", or {forms}')
+        raise UserError(f'{key}: {redacted(url)!r} is no broker; must be "embedded", "off", or {forms}')
     if port == 0:
         raise UserError(f"{key}: port is 0, must be 1 to 65535")
     query = parse_qs(parts.query)
@@ -107,7 +107,7 @@ def broker_address(url: str, settings: MqttSettings | None = None, *, key: str =
     allowed = settings.allow_insecure or query.get("allow_insecure", ["0"])[-1].lower() in ("1", "true", "yes")
     if not (tls or username or allowed or is_loopback(host)):
         raise UserError(
-            f"{key}: {_redacted(url)} is open to the network without encryption or user; use mqtts://, name a user, "
+            f"{key}: {redacted(url)} is open to the network without encryption or user; use mqtts://, name a user, "
             "or set mqtt.allow_insecure = true"
         )
     files = {
@@ -145,7 +145,7 @@ def _password(settings: MqttSettings) -> str:
         raise UserError(f"mqtt.password_file: {settings.password_file} cannot be read ({reason})") from error
 
 
-def _redacted(url: str) -> str:
+def redacted(url: str) -> str:
     """The URL without what may be a password, also where it is not a valid one."""
     scheme, mark, rest = url.rpartition("://")
     return f"{scheme}{mark}{rest.rsplit('@', 1)[-1]}"

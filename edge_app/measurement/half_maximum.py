@@ -8,6 +8,7 @@ import numpy.typing as npt
 
 from edge_app.capture.frame import RATIO_ONE
 from edge_app.measurement.atlas import pack
+from edge_app.segmentation.kernels import disc
 from edge_app.segmentation.ratio import noise_codes
 from edge_app.segmentation.regions import Regions
 
@@ -21,8 +22,8 @@ REACH_PX: Final = 4
 """How far from a pixel the deviation is looked at that is "the particle's own" there. A strong edge outshines its halo
 this far; parts of a patchy particle farther apart are judged each by itself."""
 
-_REACH: Final = cv2.getStructuringElement(cv2.MORPH_ELLIPSE, (2 * REACH_PX + 1, 2 * REACH_PX + 1))
-_CLOSE: Final = cv2.getStructuringElement(cv2.MORPH_ELLIPSE, (5, 5))
+_REACH: Final = disc(REACH_PX)
+_CLOSE: Final = disc(2)
 _NEXT: Final = np.ones((3, 3), np.uint8)
 
 

@@ -1,12 +1,11 @@
 """Which pixels are a particle: darker or brighter than the background by more than the noise."""
 
-from typing import Final
-
 import cv2
 import numpy as np
 import numpy.typing as npt
 
 from edge_app.capture.frame import RATIO_ONE
+from edge_app.segmentation.kernels import disc
 from edge_app.segmentation.regions import LabelOverflow, Regions, fill_holes, find_regions
 from edge_app.segmentation.settings import DEFAULT_SETTINGS, SegmentationSettings, ThresholdSettings
 
@@ -22,8 +21,6 @@ __all__ = [
 ]
 
 U8 = npt.NDArray[np.uint8]
-
-_DISC: Final = {r: cv2.getStructuringElement(cv2.MORPH_ELLIPSE, (2 * r + 1, 2 * r + 1)) for r in range(1, 65)}
 
 
 def threshold_codes(noise: float, *, settings: ThresholdSettings = DEFAULT_SETTINGS.threshold) -> int:
@@ -63,15 +60,15 @@ def close_mask(mask: U8, *, radius_px: int) -> U8:
     """Close gaps up to ``2 * radius_px`` wide; never takes a pixel away and grows nothing onto the border."""
     if radius_px == 0:
         return mask
-    disc = _DISC[radius_px]
+    element = disc(radius_px)
     # Outside of the frame counts as empty, or the erosion leaves a bridge from a near particle to the border.
-    closed = cv2.erode(cv2.dilate(mask, disc), disc, borderType=cv2.BORDER_CONSTANT, borderValue=0)
+    closed = cv2.erode(cv2.dilate(mask, element), element, borderType=cv2.BORDER_CONSTANT, borderValue=0)
     return cv2.bitwise_or(closed, mask).astype(np.uint8, copy=False)
 
 
 def join_neighbours(filled: U8, *, distance_px: int) -> npt.NDArray[np.uint16]:
     """Label picture in which pieces up to ``distance_px`` apart share a label, uint16 (H, W), 0 outside the mask."""
-    grown = cv2.dilate(filled, _DISC[max(1, (distance_px + 1) // 2)])
+    grown = cv2.dilate(filled, disc(max(1, (distance_px + 1) // 2)))
     _, labels = cv2.connectedComponentsWithAlgorithm(grown, 8, cv2.CV_16U, cv2.CCL_DEFAULT)
     picture = np.asarray(labels, np.uint16)
     picture *= filled  # filled is 0 or 1
@@ -155,7 +152,7 @@ def _bridge(
     if len(like) < 2:
         return None
     for picture in like:
-        near += cv2.dilate(picture, _DISC[reach]).astype(np.uint8, copy=False)
+        near += cv2.dilate(picture, disc(reach)).astype(np.uint8, copy=False)
     return box, (near >= 2) & (raw[box] == 0)
 
 

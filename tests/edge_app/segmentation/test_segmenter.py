@@ -158,9 +158,9 @@ def test_a_frame_full_of_particles_is_an_overload(make_frame: Make) -> None:
     s.process(make_frame([]))
     rng = np.random.default_rng(0)
     crowd = [
-        (x + rng.uniform(-1, 1), y + rng.uniform(-1, 1), 9.0, 0.5)
-        for x in range(12, 510, 23)
-        for y in range(12, 380, 23)
+        (x + rng.uniform(-0.5, 0.5), y + rng.uniform(-0.5, 0.5), 8.5, 0.5)
+        for x in range(12, 510, 25)
+        for y in range(12, 380, 25)
     ]
     assert s.process(make_frame(crowd, sequence=1)).reason == "frame_overload"
 

@@ -21,7 +21,7 @@ from edge_app.classification.crops import CropGeometry
 from edge_app.classification.rejection import Rejection
 from edge_app.errors import UserError
 
-__all__ = ["write_bundle"]
+__all__ = ["check_target", "write_bundle"]
 
 
 def _versions() -> dict[str, str]:
@@ -40,6 +40,21 @@ def _versions() -> dict[str, str]:
         except PackageNotFoundError:
             continue
     return found
+
+
+def check_target(directory: Path) -> None:
+    """Refuse a target that holds anything but a bundle, before the work is done.
+
+    Raises
+    ------
+    UserError
+    """
+    if not directory.exists():
+        return
+    if not directory.is_dir():
+        raise UserError(f"{directory}: is a file, needed is a folder for the bundle")
+    if not (directory / "bundle.json").exists() and any(directory.iterdir()):
+        raise UserError(f"{directory}: is not empty and not a bundle; choose another folder")
 
 
 def write_bundle(
@@ -88,8 +103,7 @@ def write_bundle(
     UserError
         The folder holds something else, or cannot be written.
     """
-    if directory.exists() and not (directory / "bundle.json").exists() and any(directory.iterdir()):
-        raise UserError(f"{directory}: is not empty and not a bundle; choose another folder")
+    check_target(directory)
     try:
         directory.parent.mkdir(parents=True, exist_ok=True)
         work = Path(tempfile.mkdtemp(prefix=f".{directory.name}-", dir=directory.parent))

@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import contextlib
+import io
 import os
+import warnings
 from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Any
 
-os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")
+os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
 
 import numpy as np
 import numpy.typing as npt
@@ -77,7 +80,10 @@ def convert_to_int8(model: Any, representative: Crops, *, code_scale: float) -> 
     converter.inference_input_type = converter.inference_output_type = tf.int8
     # tflite_runtime 2.14 and the Edge TPU know no per-channel dense layers.
     converter._experimental_disable_per_channel_quantization_for_dense_layers = True
-    content = bytes(converter.convert())
+    # The converter prints what it saved where; that is no business of a command's output.
+    with contextlib.redirect_stdout(io.StringIO()), warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        content = bytes(converter.convert())
     interpreter = Interpreter(model_content=content)
     classes = int(model.get_layer("logits").units)
     quantisation: dict[str, Quantisation] = {}

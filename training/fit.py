@@ -9,6 +9,7 @@ from typing import Any
 
 import numpy as np
 
+from converters import check_target
 from edge_app.classification.bundle import Bundle
 from edge_app.classification.crops import CropGeometry
 from edge_app.errors import UserError
@@ -118,6 +119,7 @@ def fit_folders(
     """
     if epochs < 1:
         raise UserError(f"--epochs is {epochs}, must be at least 1")
+    check_target(out)
     geometry = CropGeometry() if init is None else init.geometry
     scale = um_per_px if um_per_px is not None else geometry.um_per_px
     pictures = read_folders(data, groups, um_per_px=scale)

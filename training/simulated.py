@@ -222,8 +222,8 @@ def simulate_fit(
         training={
             "source": "simulator",
             "seed": options.seed,
-            "views": int((~aside).sum()),
-            "particles": len(np.unique(training.group[~aside])),
+            "views": len(training),
+            "particles": len(np.unique(training.group)),
             "epochs": options.schedule.epochs,
             "samples_per_epoch": options.schedule.samples_per_epoch,
             "prior": PRIOR,

@@ -1,0 +1,172 @@
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from edge_app.classification import Bundle, Classifier, Crops, available_backends, open_backend
+from edge_app.errors import UserError
+
+ROOT = Path(__file__).parents[3]
+TFLITE_PYTHON = Path(os.environ.get("EDGE_APP_TFLITE_PYTHON", ROOT / ".venv-tflite-runtime" / "bin" / "python"))
+
+
+@pytest.fixture(scope="module")
+def bundle() -> Bundle:
+    return Bundle.load()
+
+
+@pytest.fixture(scope="module")
+def classifier(bundle: Bundle) -> Classifier:
+    return Classifier(bundle, open_backend(bundle, preference="litert").backend)
+
+
+def random_crops(n: int, seed: int = 0, window: int = 40) -> Crops:
+    """Blobs, rings and streaks of all contrasts, so that all classes are met."""
+    rng = np.random.default_rng(seed)
+    y, x = np.mgrid[0:window, 0:window] - (window - 1) / 2
+    pixels = np.empty((n, window, window, 1), np.uint8)
+    for i in range(n):
+        a, b = rng.uniform(1.5, 16, 2)
+        angle = rng.uniform(0, np.pi)
+        u, v = x * np.cos(angle) + y * np.sin(angle), y * np.cos(angle) - x * np.sin(angle)
+        r = np.hypot(u / a, v / (b if rng.random() < 0.5 else a))
+        ring, width = rng.uniform(0, 1), rng.uniform(0.15, 0.6)
+        ratio = 1 + rng.uniform(-0.9, 0.3) * np.exp(-(((r - ring) / width) ** 2))
+        ratio = ratio + rng.uniform(-0.3, 0.5) * np.exp(-((r / 0.3) ** 2)) + 0.008 * rng.standard_normal(r.shape)
+        pixels[i, :, :, 0] = np.clip(np.rint(160 * ratio), 0, 255)
+    return Crops(pixels=pixels, size=np.where(rng.random((n, 1)) < 0.1, 1.0, 0.0).astype(np.float32))
+
+
+def test_the_result_of_a_crop_does_not_depend_on_its_batch(classifier: Classifier) -> None:
+    crops = random_crops(203)
+    together = classifier.classify(crops)
+    for rows in (slice(0, 1), slice(5, 8), slice(10, 53), slice(100, 203)):
+        some = classifier.classify(crops.take(rows))
+        assert np.array_equal(some.probabilities, together.probabilities[rows])
+        assert np.array_equal(some.class_index, together.class_index[rows])
+        assert np.array_equal(some.confidence, together.confidence[rows])
+
+
+def test_threads_do_not_change_the_result(bundle: Bundle, classifier: Classifier) -> None:
+    crops = random_crops(64, seed=3)
+    two = Classifier(bundle, open_backend(bundle, preference="litert", threads=2).backend)
+    assert np.array_equal(two.classify(crops).probabilities, classifier.classify(crops).probabilities)
+
+
+def test_inputs_are_the_codes_with_the_top_bit_flipped(classifier: Classifier) -> None:
+    codes = np.arange(256, dtype=np.uint8)
+    pixels = np.full((1, 40, 40, 1), 160, np.uint8)
+    pixels.reshape(-1)[:256] = codes
+    q, size = classifier.quantised(Crops(pixels=pixels, size=np.array([[2.0]], np.float32)))
+    assert q.reshape(-1)[:256].tolist() == (codes.astype(int) - 128).tolist()
+    scale = classifier.bundle.description.quantisation["size"]
+    assert (int(size[0, 0]) - scale.zero_point) * scale.scale == pytest.approx(2.0, abs=scale.scale)
+
+
+def test_shapes_types_and_the_unknown_index(classifier: Classifier) -> None:
+    result = classifier.classify(random_crops(300, seed=4))
+    classes = len(classifier.bundle.classes)
+    assert classifier.classes == (*classifier.bundle.classes, "unknown")
+    assert result.probabilities.shape == (300, classes)
+    assert result.class_index.dtype == np.int16
+    assert np.allclose(result.probabilities.sum(axis=1), 1, atol=1e-5)
+    assert np.array_equal(result.confidence, result.probabilities.max(axis=1))
+    limit = classifier.bundle.description.rejection.minimum_probability
+    assert np.array_equal(result.class_index == classes, result.confidence < limit)
+    kept = result.class_index < classes
+    assert np.array_equal(result.class_index[kept], result.probabilities[kept].argmax(axis=1))
+
+
+def test_no_crop_no_call(classifier: Classifier) -> None:
+    result = classifier.classify(Crops.empty(40))
+    assert len(result) == 0
+    assert result.probabilities.shape == (0, len(classifier.bundle.classes))
+
+
+def test_crops_of_another_window_are_refused(classifier: Classifier) -> None:
+    with pytest.raises(UserError, match=r"\(48, 48, 1\)"):
+        classifier.classify(random_crops(2, window=48))
+
+
+def test_an_unknown_back_end_names_the_known_ones(bundle: Bundle) -> None:
+    with pytest.raises(UserError, match="auto, edgetpu, litert, tflite_runtime"):
+        open_backend(bundle, preference="hal9000")
+
+
+def test_a_back_end_that_cannot_be_used_is_replaced_with_a_warning(bundle: Bundle) -> None:
+    state = {s.name: s.problem for s in available_backends()}
+    if not state["edgetpu"]:
+        pytest.skip("this machine has an Edge TPU")
+    opened = open_backend(bundle, preference="edgetpu")
+    assert opened.backend.name in {"litert", "tflite_runtime"}
+    assert len(opened.warnings) >= 1
+    assert "edgetpu" in opened.warnings[0]
+    assert opened.backend.name in opened.warnings[0]
+    assert open_backend(bundle).warnings == ()
+
+
+def test_a_model_whose_quantisation_is_not_the_stated_one_is_refused(bundle: Bundle) -> None:
+    d = bundle.description
+    wrong = {**d.quantisation, "logits": d.quantisation["logits"].model_copy(update={"scale": 0.5})}
+    changed = Bundle(
+        directory=bundle.directory,
+        description=d.model_copy(update={"quantisation": wrong}),
+        model=bundle.model,
+        prototypes=None,
+    )
+    with pytest.raises(UserError, match="quantisation of logits differs"):
+        open_backend(changed, preference="litert")
+
+
+CROSS_CHECK = """
+import sys
+import numpy as np
+from edge_app.classification import Bundle, Classifier, Crops, open_backend
+bundle = Bundle.load(sys.argv[1])
+opened = open_backend(bundle, preference="tflite_runtime")
+assert opened.backend.name == "tflite_runtime", opened
+with np.load(sys.argv[2]) as data:
+    crops = Crops(pixels=data["pixels"], size=data["size"])
+result = Classifier(bundle, opened.backend).classify(crops)
+np.savez(sys.argv[3], class_index=result.class_index, probabilities=result.probabilities)
+"""
+
+
+def test_tflite_runtime_gives_the_same_classes(classifier: Classifier, tmp_path: Path) -> None:
+    if not TFLITE_PYTHON.exists():
+        pytest.skip(f"{TFLITE_PYTHON} does not exist: tflite_runtime needs numpy 1 and an environment of its own")
+    crops = random_crops(2000, seed=11)
+    np.savez(tmp_path / "crops.npz", pixels=crops.pixels, size=crops.size)
+    out = tmp_path / "result.npz"
+    arguments = [str(classifier.bundle.directory), str(tmp_path / "crops.npz"), str(out)]
+    done = subprocess.run(
+        [str(TFLITE_PYTHON), "-c", CROSS_CHECK, *arguments],
+        cwd=ROOT,
+        env={**os.environ, "PYTHONPATH": str(ROOT)},
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert done.returncode == 0, done.stderr
+    ours = classifier.classify(crops)
+    assert len(np.unique(ours.class_index)) >= 3
+    with np.load(out) as theirs:
+        same = theirs["class_index"] == ours.class_index
+        assert same.mean() >= 0.995, f"{same.mean():.4f} of the crops have the same class"
+        assert abs(theirs["probabilities"] - ours.probabilities).max() < 0.2
+
+
+def test_the_device_side_classifies_where_tensorflow_cannot_be_imported() -> None:
+    code = (
+        "import sys; sys.modules['tensorflow'] = None; sys.modules['keras'] = None\n"
+        "import numpy as np\n"
+        "from edge_app.classification import Bundle, Classifier, Crops, open_backend\n"
+        "b = Bundle.load(); c = Classifier(b, open_backend(b).backend)\n"
+        "r = c.classify(Crops(pixels=np.full((3, 40, 40, 1), 160, np.uint8), size=np.zeros((3, 1), np.float32)))\n"
+        "assert len(r) == 3\n"
+    )
+    done = subprocess.run([sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr

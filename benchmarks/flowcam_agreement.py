@@ -129,8 +129,8 @@ def compare(directory: Path, *, mode: str) -> Agreement:
 
 def table(rows: list[Agreement]) -> str:
     """Markdown table of the figures."""
-    head = ("run", "settings", "particles >= 60 px", "overlapped", "IoU >= 0.3", "IoU >= 0.5", "area ratio")
-    head += ("false finds >= 60 px", "splits", "merges", "per mL", "instrument", "difference")
+    head = ["run", "settings", "particles >= 60 px", "overlapped", "IoU >= 0.3", "IoU >= 0.5", "area ratio"]
+    head += ["false finds >= 60 px", "splits", "merges", "per mL", "instrument", "difference"]
     lines = [f"| {' | '.join(head)} |", "|---" * len(head) + "|"]
     lines += [
         f"| {r.run} | {r.mode} | {r.instrument_particles} | {r.overlapped:.3f} | {r.found_iou_03:.3f} |"

@@ -9,6 +9,7 @@ import argparse
 import json
 import os
 import re
+import tempfile
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
@@ -40,8 +41,9 @@ def measure_discs(path: Path) -> DiscResult:
     """Run one file; the calibration is 1 um per px, so um are px."""
     match = re.search(r"_([\d.]+)px", path.stem)
     nominal = float(match.group(1)) if match else float("nan")
-    source = open_source(f"dir:{path}")
-    frames = list(source.frames())
+    with tempfile.TemporaryDirectory() as folder:
+        (Path(folder) / path.name).symlink_to(path.resolve())
+        frames = list(open_source(f"dir:{folder}").frames())
     segmenter = Segmenter()
     segmenter.prime([f.image for f in frames[: segmenter.prime_frames]])
     parts = []

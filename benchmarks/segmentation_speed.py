@@ -1,6 +1,6 @@
 """Frames per second of segmentation and descriptors on one thread, on simulated frames.
 
-Times are CPU seconds of this process, so that other work on the machine does not count; wall-clock time is given beside.
+Times are CPU seconds of this process, so that other work on the machine does not count; wall-clock time stands beside.
 
 Usage::
 

@@ -29,6 +29,7 @@ from scipy.optimize import linear_sum_assignment
 
 from edge_app.capture.frame import FrameTruth
 from edge_app.capture.simulation.flow_cell import open_simulation
+from edge_app.capture.simulation.sprite_library import SpriteLibrary
 from edge_app.measurement.calibration import Calibration, load_calibration
 from edge_app.measurement.calibrations import SIMULATED_MFI
 from edge_app.measurement.descriptors import measure
@@ -111,7 +112,9 @@ def gather(
     """Run the segmentation over simulated frames and match every one."""
     query = {"concentration": f"{concentration:g}", "frames": str(frames), "seed": str(seed), **(scene or {})}
     if sprites is not None:
-        query["sprites"] = str(sprites)
+        # Sprites reach as far off focus as their own optics were set; a cell of 88 um stays inside.
+        focus_um = float(str(SpriteLibrary.load(sprites).metadata["scene"]["focus_offset_um"]))
+        query |= {"sprites": str(sprites), "focus_offset_um": f"{focus_um:.1f}", "depth_um": "88"}
     source = open_simulation("sim:?" + "&".join(f"{k}={v}" for k, v in query.items()))
     segmenter = Segmenter(settings or SegmentationSettings())
     shots = list(source.frames())

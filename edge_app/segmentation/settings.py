@@ -45,7 +45,7 @@ class ThresholdSettings(BaseModel):
     floor_fraction: float = Field(
         0.04, gt=0, lt=0.5, description="least deviation from the background that counts, fraction of background"
     )
-    noise_factor: float = Field(4.0, ge=0, le=20, description="least deviation in units of the frame's own noise")
+    noise_factor: float = Field(3.5, ge=0, le=20, description="least deviation in units of the frame's own noise")
     ceiling_fraction: float = Field(
         0.15, gt=0, lt=1, description="the noise never raises the threshold above this fraction of the background"
     )

@@ -32,7 +32,7 @@ def threshold_codes(noise: float, *, settings: ThresholdSettings = DEFAULT_SETTI
     Examples
     --------
     >>> threshold_codes(0.5), threshold_codes(3.0)
-    (7, 12)
+    (7, 11)
     """
     by_noise = min(settings.noise_factor * noise, settings.ceiling_fraction * RATIO_ONE)
     return max(1, int(np.ceil(max(settings.floor_fraction * RATIO_ONE, by_noise) - 1e-9)))

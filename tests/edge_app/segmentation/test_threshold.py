@@ -21,7 +21,7 @@ def blank(shape: tuple[int, int] = (128, 160)) -> np.ndarray:
 
 def test_threshold_is_the_larger_of_floor_and_noise() -> None:
     assert threshold_codes(0.0) == 7  # 4 % of 160 = 6.4
-    assert threshold_codes(2.5) == 10
+    assert threshold_codes(2.8) == 10  # 3.5 x 2.8 = 9.8
     assert threshold_codes(0.0, settings=ThresholdSettings(floor_fraction=0.1)) == 16
 
 

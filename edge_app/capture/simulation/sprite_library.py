@@ -19,9 +19,6 @@ from typing import Any, Final
 import numpy as np
 from numpy.typing import NDArray
 
-#: Code of the background: intensity over background = code / 160, saturating at 255.
-RATIO_ONE: Final = 160
-
 #: Version of the file's layout.
 FORMAT: Final = 1
 

@@ -3,8 +3,8 @@
 Every sprite of the trained families (all sizes, depths and field positions) is put alone on a noisy background and
 goes through the segmentation as it runs on the device. Both size rules are judged by how far the reading of one
 particle strays from its class and depth (spread of reported over true size); the one that strays less from 5 to 25 um
-is taken. The curve goes through the median reading at each true size, every family counting alike, so that the
-median particle of a size reads that size.
+is taken. The curve goes through the median reading at each true size, families weighted as in the simulated flow
+cell's default mix, so that the median particle of a size in that sample reads that size. Spreads count families alike.
 
 Usage::
 
@@ -113,6 +113,11 @@ def calibration_of(px: F8, um: F8, *, rule: str, um_per_px: float, library_name:
     )
 
 
+def middle(values: F8) -> float:
+    """Median, nan of nothing."""
+    return float(np.median(values)) if len(values) else float("nan")
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--sprites", type=Path, default=None, help="sprite file; default: the shipped one")
@@ -125,9 +130,10 @@ def main() -> None:
     family = np.array([library.family_name(int(i)) for i in rows])
     true_um = library.ecd_um[rows].astype(float)
     z_um = library.z_um[rows].astype(float)
-    weights = np.zeros(len(rows))
+    weights, alike = np.zeros(len(rows)), np.zeros(len(rows))
     for name in np.unique(family):
-        weights[family == name] = 1.0 / (family == name).sum()
+        weights[family == name] = DEFAULT_MIX[str(name)] / (family == name).sum()
+        alike[family == name] = 1.0 / (family == name).sum()
     results: dict[str, dict[str, object]] = {}
     calibrations = {}
     for rule, read in (("mask", mask_px), ("half_max", half_px)):
@@ -139,14 +145,11 @@ def main() -> None:
         area = np.pi * read**2 / 4
         ratio = calibration.ecd_um(area, area).astype(float) / true_um
         judged = (true_um >= JUDGED_UM[0]) & (true_um < JUDGED_UM[1])
-        low, high = (weighted_quantile(ratio[judged], weights[judged], q) for q in (0.16, 0.84))
+        low, high = (weighted_quantile(ratio[judged], alike[judged], q) for q in (0.16, 0.84))
         by_family = {n: float(np.median(ratio[judged & (family == n)])) for n in np.unique(family).tolist()}
-        by_z = {
-            f"{a:g}..{a + 20:g}": float(np.median(ratio[judged & (z_um >= a) & (z_um < a + 20)]))
-            for a in range(-50, 50, 20)
-        }
+        by_z = {f"{a:g}..{a + 20:g}": middle(ratio[judged & (z_um >= a) & (z_um < a + 20)]) for a in range(-50, 50, 20)}
         by_size = {
-            f"{a:g}-{b:g}": float(np.median(ratio[(true_um >= a) & (true_um < b)]))
+            f"{a:g}-{b:g}": middle(ratio[(true_um >= a) & (true_um < b)])
             for a, b in ((2, 5), (5, 8), (8, 15), (15, 25), (25, 50), (50, 100))
         }
         results[rule] = {

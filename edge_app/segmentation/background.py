@@ -8,7 +8,7 @@ import numpy as np
 import numpy.typing as npt
 
 from edge_app.capture.frame import RATIO_ONE
-from edge_app.segmentation.ratio import frame_gain, ratio_picture
+from edge_app.segmentation.ratio import frame_gain, grey_median, ratio_picture
 from edge_app.segmentation.settings import DEFAULT_SETTINGS, BackgroundSettings
 
 __all__ = ["Background", "spatial_background"]
@@ -135,7 +135,7 @@ class Background:
     @property
     def level(self) -> float:
         """Median grey level of the background."""
-        return float(np.median(self.picture[::8, ::8]))
+        return grey_median(self.picture[::8, ::8])
 
     def start(self, picture: U8) -> None:
         """Take a picture as the background."""
@@ -204,9 +204,12 @@ class Background:
     def _look_for_blind(self, y0: int, y1: int) -> None:
         if self._picture is None or self._slow is None or self._blind is None:
             return
+        here = self._blind[y0:y1]
         dark = self._picture[y0:y1] < self.settings.blind_fraction * self._slow[y0:y1]
-        self._blind[y0:y1] = cv2.dilate(dark.view(np.uint8), np.ones((3, 3), np.uint8)) != 0 if dark.any() else False
-        self._blind_pixels = np.flatnonzero(self._blind)
+        now = cv2.dilate(dark.view(np.uint8), np.ones((3, 3), np.uint8)) != 0 if dark.any() else np.zeros_like(here)
+        if (now != here).any():
+            here[:] = now
+            self._blind_pixels = np.flatnonzero(self._blind)
 
     def update(self, image: U8, *, particles: U8 | None = None, gain: float = 1.0) -> None:
         """Let the background follow a frame outside its particles.

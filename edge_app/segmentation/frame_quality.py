@@ -7,6 +7,7 @@ import numpy as np
 import numpy.typing as npt
 
 from edge_app.capture.frame import RATIO_ONE
+from edge_app.segmentation.ratio import grey_median
 from edge_app.segmentation.regions import Regions
 from edge_app.segmentation.settings import DEFAULT_SETTINGS, QualitySettings
 
@@ -34,7 +35,7 @@ def look_at(image: U8, *, grid_px: int = 8) -> FrameLight:
     """
     sample = image[::grid_px, ::grid_px]
     return FrameLight(
-        median=float(np.median(sample)),
+        median=grey_median(sample),
         lowest=int(image.min()),
         saturated_fraction=float((sample >= 254).mean()),
     )

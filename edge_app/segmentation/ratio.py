@@ -6,9 +6,21 @@ import numpy.typing as npt
 
 from edge_app.capture.frame import RATIO_ONE
 
-__all__ = ["frame_gain", "noise_codes", "ratio_picture"]
+__all__ = ["frame_gain", "grey_median", "noise_codes", "ratio_picture"]
 
 U8 = npt.NDArray[np.uint8]
+
+
+def grey_median(values: U8) -> float:
+    """Lower median of grey levels, by counting (several times faster than sorting).
+
+    Examples
+    --------
+    >>> grey_median(np.array([3, 1, 2], np.uint8))
+    2.0
+    """
+    counts = np.cumsum(np.bincount(values.ravel(), minlength=256))
+    return float(np.searchsorted(counts, (int(counts[-1]) + 1) // 2))
 
 
 def frame_gain(image: U8, background: U8, *, grid_px: int = 8) -> float:

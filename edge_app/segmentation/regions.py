@@ -9,7 +9,7 @@ import cv2
 import numpy as np
 import numpy.typing as npt
 
-__all__ = ["LabelOverflow", "Regions", "fill_holes", "find_regions", "ragged_index"]
+__all__ = ["LabelOverflow", "LabelledMask", "Regions", "find_regions", "label_mask", "ragged_index"]
 
 U2 = npt.NDArray[np.uint16]
 U8 = npt.NDArray[np.uint8]
@@ -133,10 +133,30 @@ class Regions:
         )  # fmt: skip
 
 
-def fill_holes(mask: U8, *, max_regions: int = 60_000) -> tuple[U8, Sequence[npt.NDArray[np.int32]]]:
-    """Everything inside the outer contours of a mask: uint8 0/1 (H, W), and those contours (int32 (k, 1, 2) each).
+@dataclass(frozen=True, kw_only=True)
+class LabelledMask:
+    """A mask with its holes filled, taken apart.
 
-    Holes are what 4-connection cannot reach from outside, as in ``scipy.ndimage.binary_fill_holes``.
+    Attributes
+    ----------
+    filled
+        uint8 0/1 (H, W).
+    labels
+        uint16 (H, W): 0 outside, a number of its own in each 8-connected component. The numbers have no order.
+    contours
+        Outer contour of each component, int32 (k, 1, 2).
+    """
+
+    filled: U8
+    labels: U2
+    contours: Sequence[I4]
+
+
+def label_mask(mask: U8, *, max_regions: int = 60_000) -> LabelledMask:
+    """Fill the holes of a mask and label its components.
+
+    Holes are what 4-connection cannot reach from outside, as in ``scipy.ndimage.binary_fill_holes``; a component inside
+    the hole of another one becomes part of it.
 
     Raises
     ------
@@ -149,21 +169,27 @@ def fill_holes(mask: U8, *, max_regions: int = 60_000) -> tuple[U8, Sequence[npt
     filled = np.zeros(mask.shape[:2], np.uint8)
     if contours:
         cv2.drawContours(filled, contours, -1, 1, cv2.FILLED)
-    return filled, contours  # type: ignore[return-value]
+    _, labels = cv2.connectedComponentsWithAlgorithm(filled, 8, cv2.CV_16U, cv2.CCL_DEFAULT)
+    return LabelledMask(
+        filled=filled, labels=np.asarray(labels, np.uint16), contours=[np.asarray(c, np.int32) for c in contours]
+    )
 
 
-def find_regions(mask: U8, *, raw: U8 | None = None, joined: U2 | None = None, max_regions: int = 60_000) -> Regions:
+def find_regions(
+    mask: U8 | LabelledMask, *, raw: U8 | None = None, joined: U2 | None = None, max_regions: int = 60_000
+) -> Regions:
     """Fill the holes of a mask and take it apart into 8-connected regions.
 
     Parameters
     ----------
     mask
-        uint8 (H, W), non-zero in particles. What lies inside an outer contour belongs to the region.
+        uint8 (H, W), non-zero in particles, or what :func:`label_mask` made of it. What lies inside an outer contour
+        belongs to the region.
     raw
         uint8 (H, W), non-zero where the picture itself passed the threshold; default: ``mask``.
     joined
-        Label picture (uint16, 0 outside the mask, which must be filled) that says which pieces are one region, in
-        place of 8-connection.
+        Label picture (uint16, 0 outside the filled mask) that says which pieces are one region, in place of
+        8-connection.
     max_regions
         Most regions allowed (labels are 16 bit, 3 times faster here than 32 bit).
 
@@ -181,14 +207,12 @@ def find_regions(mask: U8, *, raw: U8 | None = None, joined: U2 | None = None, m
     >>> r.area_px.tolist(), r.raw_area_px.tolist()
     ([25], [16])
     """
-    shape = (mask.shape[0], mask.shape[1])
-    filled, contours = fill_holes(mask, max_regions=max_regions)
+    parts = mask if isinstance(mask, LabelledMask) else label_mask(mask, max_regions=max_regions)
+    filled, contours = parts.filled, parts.contours
+    shape = (filled.shape[0], filled.shape[1])
     if not contours:
         return Regions.empty(shape)
-    if joined is None:
-        _, picture = cv2.connectedComponentsWithAlgorithm(filled, 8, cv2.CV_16U, cv2.CCL_DEFAULT)
-    else:
-        picture = joined
+    picture = parts.labels if joined is None else joined
     pixels = np.flatnonzero(filled.view(np.bool_))
     label = picture.ravel()[pixels]
     # Own order, by first pixel: the library's numbering is not promised to stay the same between versions or threads.
@@ -202,7 +226,8 @@ def find_regions(mask: U8, *, raw: U8 | None = None, joined: U2 | None = None, m
     row = rank[label]
     by_row = np.argsort(row, kind="stable")
     area = np.bincount(row, minlength=n)
-    raw_values = (mask if raw is None else raw).ravel()[pixels] != 0
+    before = raw if raw is not None else filled if isinstance(mask, LabelledMask) else mask
+    raw_values = before.ravel()[pixels] != 0
     points = np.concatenate(contours).reshape(-1, 2)
     length = np.array([len(c) for c in contours], np.int64)
     start = np.concatenate([[0], np.cumsum(length)])

@@ -6,7 +6,7 @@ import numpy.typing as npt
 
 from edge_app.capture.frame import RATIO_ONE
 from edge_app.segmentation.kernels import disc
-from edge_app.segmentation.regions import LabelOverflow, Regions, fill_holes, find_regions
+from edge_app.segmentation.regions import LabelledMask, LabelOverflow, Regions, find_regions, label_mask
 from edge_app.segmentation.settings import DEFAULT_SETTINGS, SegmentationSettings, ThresholdSettings
 
 __all__ = [
@@ -75,7 +75,7 @@ def join_neighbours(filled: U8, *, distance_px: int) -> npt.NDArray[np.uint16]:
     return picture
 
 
-def part_neighbours(closed: U8, raw: U8, ratio: U8, *, settings: ThresholdSettings) -> U8 | None:
+def part_neighbours(closed: U8, parts: LabelledMask, raw: U8, ratio: U8, *, settings: ThresholdSettings) -> U8 | None:
     """Undo the closing between true neighbours: two compact, equally strong, equally signed particles side by side.
 
     Closing mends one translucent particle that fell to pieces, and would as well join two particles that lie within
@@ -85,8 +85,8 @@ def part_neighbours(closed: U8, raw: U8, ratio: U8, *, settings: ThresholdSettin
 
     Parameters
     ----------
-    closed, raw
-        Mask after and before closing, uint8 (H, W).
+    closed, parts, raw
+        Mask after closing, uint8 (H, W), the same labelled, and before closing.
     ratio
         uint8 (H, W), code 160 = background.
 
@@ -97,11 +97,9 @@ def part_neighbours(closed: U8, raw: U8, ratio: U8, *, settings: ThresholdSettin
     contours, _ = cv2.findContours(raw, cv2.RETR_EXTERNAL, cv2.CHAIN_APPROX_NONE)
     # A contour of k points encloses at least about k pixels only if it is compact; short ones are crumbs.
     pieces = [np.asarray(c, np.int32) for c in contours if len(c) >= 8]
-    outer, _ = cv2.findContours(closed, cv2.RETR_EXTERNAL, cv2.CHAIN_APPROX_NONE)
-    if len(pieces) < 2 or len(pieces) <= sum(len(c) >= 8 for c in outer):
+    if len(pieces) < 2:
         return None
-    _, labels = cv2.connectedComponentsWithAlgorithm(closed, 8, cv2.CV_16U, cv2.CCL_DEFAULT)
-    owner = labels[[int(c[0, 0, 1]) for c in pieces], [int(c[0, 0, 0]) for c in pieces]]
+    owner = parts.labels[[int(c[0, 0, 1]) for c in pieces], [int(c[0, 0, 0]) for c in pieces]]
     shared = np.flatnonzero(np.bincount(owner) >= 2)
     parted: U8 | None = None
     for label in shared.tolist():
@@ -187,14 +185,14 @@ def segment(
     """
     mask = threshold_mask(ratio, threshold_codes(noise, settings=settings)) if raw is None else raw
     closed = close_mask(mask, radius_px=settings.closing_radius_px)
+    parts = label_mask(closed)
     joined = None
     if settings.neighbour_distance_px:
-        filled, _ = fill_holes(closed)
-        joined = join_neighbours(filled, distance_px=settings.neighbour_distance_px)
+        joined = join_neighbours(parts.filled, distance_px=settings.neighbour_distance_px)
     elif settings.closing_radius_px:
-        parted = part_neighbours(closed, mask, ratio, settings=settings)
-        closed = closed if parted is None else parted
-    regions = find_regions(closed, raw=mask, joined=joined)
+        parted = part_neighbours(closed, parts, mask, ratio, settings=settings)
+        parts = parts if parted is None else label_mask(parted)
+    regions = find_regions(parts, raw=mask, joined=joined)
     large = regions.area_px >= settings.min_area_px
     if int(large.sum()) > settings.max_particles:
         raise LabelOverflow(f"{int(large.sum())} particles in a frame, at most {settings.max_particles}")

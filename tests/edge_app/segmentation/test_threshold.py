@@ -2,7 +2,7 @@ import cv2
 import numpy as np
 import pytest
 
-from edge_app.segmentation.regions import LabelOverflow, fill_holes, find_regions
+from edge_app.segmentation.regions import LabelOverflow, find_regions, label_mask
 from edge_app.segmentation.settings import SegmentationSettings, ThresholdSettings
 from edge_app.segmentation.threshold import (
     close_mask,
@@ -101,7 +101,7 @@ def test_instrument_rule_is_more_than_the_threshold() -> None:
 def test_pieces_within_the_distance_share_a_region() -> None:
     mask = np.zeros((60, 100), np.uint8)
     mask[20:25, 20:25] = mask[20:25, 32:37] = mask[20:25, 60:65] = 255
-    filled, _ = fill_holes(mask)
+    filled = label_mask(mask).filled
     regions = find_regions(mask, joined=join_neighbours(filled, distance_px=9))
     assert regions.pieces.tolist() == [2, 1]
     assert regions.area_px.tolist() == [50, 25]

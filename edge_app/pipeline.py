@@ -193,14 +193,10 @@ class Pipeline:
 
     def _build_loop(self) -> Loop:
         info, settings = self.info, self.settings
-        if self.request.instrument_thresholds and (info.thresholds is None or info.background is None):
-            raise UserError(f"{self.request.source}: names no thresholds and background of its own to be used")
         return Loop(
             source=self.source,
-            segmenter=Segmenter(
-                settings.segmentation,
-                initial_background=info.background,
-                instrument_thresholds=info.thresholds if self.request.instrument_thresholds else None,
+            segmenter=Segmenter.for_source(
+                info, settings.segmentation, use_instrument_thresholds=self.request.instrument_thresholds
             ),
             classifier=self.classifier,
             calibration=self.calibration,

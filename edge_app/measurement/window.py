@@ -13,6 +13,7 @@ __all__ = ["REJECTION_REASONS", "Window", "per_ml"]
 REJECTION_REASONS: Mapping[str, str] = {
     "border": "particle cut by the frame's border; the others stand for it by their weight",
     "small": "particle below the smallest reported size",
+    "speckle": "region of fewer pixels than any particle's mask: camera noise, or a particle too faint to tell from it",
     "stuck": "image of a particle that sits on the window",
     "overload": "particle above the most that one frame may hold",
     "frame_size": "frame of another size than the first",

@@ -221,7 +221,7 @@ class Segmenter:
     ) -> FrameResult:
         rejected: Counter[str] = Counter()
         large = regions.area_px >= self.settings.threshold.min_area_px
-        rejected["small"] = int((~large).sum())
+        rejected["speckle"] = int((~large).sum())
         particles = regions.take(large)
         blocked = self._frozen_pixels(particles)
         before = 0

@@ -20,7 +20,7 @@ __all__ = ["demo"]
     help="Folder for the run record.",
 )
 @click.option("--seconds", type=click.FloatRange(min=1), default=6.0, show_default=True, help="Length of the run.")
-@click.option("--concentration", type=float, default=60_000.0, show_default=True, help="Particles per mL.")
+@click.option("--concentration", type=float, default=100_000.0, show_default=True, help="Particles per mL.")
 @click.option("--seed", type=int, default=1, show_default=True, help="Another seed, other particles.")
 def demo(out: Path, seconds: float, concentration: float, seed: int) -> None:
     """Run a simulated flow cell with a live histogram by class and size.
@@ -29,7 +29,9 @@ def demo(out: Path, seconds: float, concentration: float, seed: int) -> None:
 
     Example: edge-app demo --seconds 30 --concentration 175000
     """
-    source = f"sim:?concentration={concentration:g}&seed={seed}&realtime=1&frames={round(seconds * 10)}"
+    # A sample rich in sizes that tell classes apart: a few seconds of it fill the histogram.
+    sizes = "size_law=lognormal&size_median_um=8"
+    source = f"sim:?concentration={concentration:g}&{sizes}&seed={seed}&realtime=1&frames={round(seconds * 10)}"
     request = RunRequest(source=source, out=out)
     pipeline = Pipeline(request, load_settings(None), on_message=lambda line: click.echo(line, err=True))
     result = drive(pipeline, live=True)

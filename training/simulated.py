@@ -22,15 +22,15 @@ from training.optics import KNOWN, UNKNOWN_ONLY
 
 __all__ = ["LIBRARIES", "PRIOR", "Library", "SimulatedFit", "render_library", "simulate_fit"]
 
-#: Class mix of the training draw: a biologic holds silicone oil and protein; beads are met at calibration only.
+#: Class mix of the training draw: silicone oil and protein, what a biologic holds, twice as often as the rest.
 PRIOR: Final = {
-    "silicone_oil": 0.24,
-    "air_bubble": 0.10,
-    "protein_aggregate": 0.24,
+    "silicone_oil": 0.20,
+    "air_bubble": 0.12,
+    "protein_aggregate": 0.20,
     "protein_mimic": 0.12,
     "glass": 0.12,
-    "cellulose": 0.10,
-    "bead": 0.08,
+    "cellulose": 0.12,
+    "bead": 0.12,
 }
 
 #: Families of the training library in turn; protein and shards vary more than spheres and get more particles.
@@ -70,7 +70,7 @@ LIBRARIES: Final = {
     "train0": Library(families=_TRAINING_MIX, volumes=3000, seed=101, ranges="training"),
     "train1": Library(
         families=_TRAINING_MIX,
-        volumes=12000,
+        volumes=4600,
         seed=102,
         ranges="training",
         views_per_volume=8,

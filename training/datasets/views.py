@@ -170,7 +170,9 @@ def render_shards(
     """
     directory.mkdir(parents=True, exist_ok=True)
     jobs = {
-        directory / f"views_{low:07d}.npz": range(low, min(low + per_shard, volumes))
+        directory / f"views_{low:07d}_{min(low + per_shard, volumes):07d}.npz": range(
+            low, min(low + per_shard, volumes)
+        )
         for low in range(0, volumes, per_shard)
     }
     missing = {path: indices for path, indices in jobs.items() if not path.exists()}

@@ -11,12 +11,12 @@ from typing import Any
 import keras
 from keras import layers
 
+from training.networks.head import finish_network, inputs
+
 __all__ = ["fused_residual"]
 
-EMBEDDING = 64
-
 #: (channels, convolutions, stride of the first) per stage; the stem keeps full resolution for particles of 7 to 20 px.
-STAGES = [(24, 2, 2), (48, 3, 2), (80, 2, 2)]
+STAGES = [(24, 3, 2), (48, 3, 2), (80, 3, 2)]
 
 
 def _convolve(x: Any, filters: int, size: int, stride: int = 1, *, activate: bool = True) -> Any:
@@ -52,10 +52,7 @@ def fused_residual(
     -------
     keras.Model
     """
-    if classes == EMBEDDING:
-        raise ValueError(f"{EMBEDDING} classes: the logits could not be told from the embedding")
-    crop = keras.Input((window_px, window_px, 1), name="crop")
-    size = keras.Input((1,), name="size")
+    crop, size = inputs(window_px)
     x = _convolve(crop, max(8, round(stem * alpha / 8) * 8), 3)
     for filters, convolutions, stride in stages:
         wide = max(8, round(filters * alpha / 8) * 8)
@@ -63,8 +60,4 @@ def fused_residual(
         for _ in range(convolutions - 1):
             x = layers.ReLU(6.0)(layers.Add()([x, _convolve(x, wide, 3, activate=False)]))
     x = _convolve(x, head, 1)
-    x = layers.GlobalAveragePooling2D()(x)
-    x = layers.Add()([layers.Dense(EMBEDDING, name="picture")(x), layers.Dense(EMBEDDING, name="scale")(size)])
-    embedding = layers.ReLU(6.0, name="embedding")(x)
-    logits = layers.Dense(classes, name="logits")(layers.Dropout(dropout)(embedding))
-    return keras.Model({"crop": crop, "size": size}, {"logits": logits, "embedding": embedding}, name="fused_residual")
+    return finish_network(crop, size, x, classes=classes, dropout=dropout, name="fused_residual")

@@ -6,13 +6,14 @@ from typing import Any
 import keras
 from keras import layers
 
+from training.networks.head import finish_network, inputs
+
 __all__ = ["real_scale", "standard"]
 
 #: (expansion, channels, blocks, stride of the first) per stage, Table 2 of the paper.
 PUBLISHED = [(1, 16, 1, 1), (6, 24, 2, 2), (6, 32, 3, 2), (6, 64, 4, 2), (6, 96, 3, 1), (6, 160, 3, 2), (6, 320, 1, 1)]
 #: Most particles are 7 to 20 px: full resolution in the stem, three halvings, few but wide blocks.
 REAL_SCALE = [(3, 24, 2, 2), (4, 40, 3, 2), (4, 64, 2, 2)]
-EMBEDDING = 64
 
 
 def _channels(value: float) -> int:
@@ -50,10 +51,7 @@ def _assemble(
     dropout: float,
     name: str,
 ) -> keras.Model:
-    if classes == EMBEDDING:
-        raise ValueError(f"{EMBEDDING} classes: the logits could not be told from the embedding")
-    crop = keras.Input((window_px, window_px, 1), name="crop")
-    size = keras.Input((1,), name="size")
+    crop, size = inputs(window_px)
     x = _convolve(crop, _channels(stem * alpha), 3, stem_stride)
     for expansion, filters, blocks, stride in stages:
         for k in range(blocks):
@@ -61,11 +59,7 @@ def _assemble(
                 x, expansion=expansion, filters=_channels(filters * alpha), stride=stride if k == 0 else 1
             )
     x = _convolve(x, head, 1)
-    x = layers.GlobalAveragePooling2D()(x)
-    x = layers.Add()([layers.Dense(EMBEDDING, name="picture")(x), layers.Dense(EMBEDDING, name="scale")(size)])
-    embedding = layers.ReLU(6.0, name="embedding")(x)
-    logits = layers.Dense(classes, name="logits")(layers.Dropout(dropout)(embedding))
-    return keras.Model({"crop": crop, "size": size}, {"logits": logits, "embedding": embedding}, name=name)
+    return finish_network(crop, size, x, classes=classes, dropout=dropout, name=name)
 
 
 def real_scale(

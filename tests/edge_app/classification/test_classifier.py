@@ -6,7 +6,17 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from edge_app.classification import Bundle, Classifier, Crops, available_backends, open_backend
+from edge_app.capture.frame import RATIO_ONE
+from edge_app.capture.simulation.sprite_library import SpriteLibrary
+from edge_app.classification import (
+    Bundle,
+    Classifier,
+    CropGeometry,
+    Crops,
+    available_backends,
+    cut_crops,
+    open_backend,
+)
 from edge_app.errors import UserError
 
 ROOT = Path(__file__).parents[3]
@@ -23,25 +33,26 @@ def classifier(bundle: Bundle) -> Classifier:
     return Classifier(bundle, open_backend(bundle, preference="litert").backend)
 
 
-def random_crops(n: int, seed: int = 0, window: int = 40) -> Crops:
-    """Blobs, rings and streaks of all contrasts, so that all classes are met."""
+def particle_crops(n: int, seed: int = 0) -> Crops:
+    """Particles of the shipped sprites of all families with camera noise, boxed at 4 % from the background."""
+    library = SpriteLibrary.shipped()
     rng = np.random.default_rng(seed)
-    y, x = np.mgrid[0:window, 0:window] - (window - 1) / 2
-    pixels = np.empty((n, window, window, 1), np.uint8)
-    for i in range(n):
-        a, b = rng.uniform(1.5, 16, 2)
-        angle = rng.uniform(0, np.pi)
-        u, v = x * np.cos(angle) + y * np.sin(angle), y * np.cos(angle) - x * np.sin(angle)
-        r = np.hypot(u / a, v / (b if rng.random() < 0.5 else a))
-        ring, width = rng.uniform(0, 1), rng.uniform(0.15, 0.6)
-        ratio = 1 + rng.uniform(-0.9, 0.3) * np.exp(-(((r - ring) / width) ** 2))
-        ratio = ratio + rng.uniform(-0.3, 0.5) * np.exp(-((r / 0.3) ** 2)) + 0.008 * rng.standard_normal(r.shape)
-        pixels[i, :, :, 0] = np.clip(np.rint(160 * ratio), 0, 255)
-    return Crops(pixels=pixels, size=np.where(rng.random((n, 1)) < 0.1, 1.0, 0.0).astype(np.float32))
+    parts = []
+    while len(parts) < n:
+        patch = np.pad(library.patch(int(rng.integers(len(library)))), 4, constant_values=RATIO_ONE).astype(float)
+        noisy = patch + 160 * 0.008 * rng.standard_normal(patch.shape)
+        ratio = np.clip(np.rint(noisy), 0, 255).astype(np.uint8)
+        rows, columns = np.nonzero(abs(patch - RATIO_ONE) > 0.045 * RATIO_ONE)
+        if len(rows) < 20:
+            continue
+        x, y = columns.min(), rows.min()
+        box = [np.array([v]) for v in (x, y, columns.max() + 1 - x, rows.max() + 1 - y)]
+        parts.append(cut_crops(ratio, *box, geometry=CropGeometry(), um_per_px=1.33))
+    return Crops.concatenate(parts)
 
 
 def test_the_result_of_a_crop_does_not_depend_on_its_batch(classifier: Classifier) -> None:
-    crops = random_crops(203)
+    crops = particle_crops(203)
     together = classifier.classify(crops)
     for rows in (slice(0, 1), slice(5, 8), slice(10, 53), slice(100, 203)):
         some = classifier.classify(crops.take(rows))
@@ -51,7 +62,7 @@ def test_the_result_of_a_crop_does_not_depend_on_its_batch(classifier: Classifie
 
 
 def test_threads_do_not_change_the_result(bundle: Bundle, classifier: Classifier) -> None:
-    crops = random_crops(64, seed=3)
+    crops = particle_crops(64, seed=3)
     two = Classifier(bundle, open_backend(bundle, preference="litert", threads=2).backend)
     assert np.array_equal(two.classify(crops).probabilities, classifier.classify(crops).probabilities)
 
@@ -67,7 +78,7 @@ def test_inputs_are_the_codes_with_the_top_bit_flipped(classifier: Classifier) -
 
 
 def test_shapes_types_and_the_unknown_index(classifier: Classifier) -> None:
-    result = classifier.classify(random_crops(300, seed=4))
+    result = classifier.classify(particle_crops(300, seed=4))
     classes = len(classifier.bundle.classes)
     assert classifier.classes == (*classifier.bundle.classes, "unknown")
     assert result.probabilities.shape == (300, classes)
@@ -88,7 +99,7 @@ def test_no_crop_no_call(classifier: Classifier) -> None:
 
 def test_crops_of_another_window_are_refused(classifier: Classifier) -> None:
     with pytest.raises(UserError, match=r"\(48, 48, 1\)"):
-        classifier.classify(random_crops(2, window=48))
+        classifier.classify(Crops(pixels=np.zeros((2, 48, 48, 1), np.uint8), size=np.zeros((2, 1), np.float32)))
 
 
 def test_an_unknown_back_end_names_the_known_ones(bundle: Bundle) -> None:
@@ -138,7 +149,7 @@ np.savez(sys.argv[3], class_index=result.class_index, probabilities=result.proba
 def test_tflite_runtime_gives_the_same_classes(classifier: Classifier, tmp_path: Path) -> None:
     if not TFLITE_PYTHON.exists():
         pytest.skip(f"{TFLITE_PYTHON} does not exist: tflite_runtime needs numpy 1 and an environment of its own")
-    crops = random_crops(2000, seed=11)
+    crops = particle_crops(2000, seed=11)
     np.savez(tmp_path / "crops.npz", pixels=crops.pixels, size=crops.size)
     out = tmp_path / "result.npz"
     arguments = [str(classifier.bundle.directory), str(tmp_path / "crops.npz"), str(out)]

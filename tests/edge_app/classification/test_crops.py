@@ -69,7 +69,7 @@ def test_a_particle_larger_than_the_window_is_reduced_and_says_by_how_much() -> 
         ratio, np.array([50]), np.array([100]), np.array([158]), np.array([80]), geometry=GEOMETRY, um_per_px=1.33
     )
     assert crops.size[0, 0] == pytest.approx(np.log2(160 / 40))
-    dark = crops.pixels[0, :, :, 0] < 60
+    dark = crops.pixels[0, :, :, 0] < 110
     assert dark.any(axis=0).sum() == pytest.approx(158 / 4, abs=1)
     assert dark.any(axis=1).sum() == pytest.approx(80 / 4, abs=1)
 

@@ -39,7 +39,7 @@ from edge_app.recording.schema import (
 from edge_app.recording.writer_mark import is_alive, writer_mark
 from edge_app.segmentation.particles import Particles
 
-__all__ = ["RunRecord", "RunState", "add_audit_entry", "new_run_id", "recover"]
+__all__ = ["RunRecord", "RunState", "add_audit_entry", "add_facts", "move_record", "new_run_id", "recover"]
 
 RunState = Literal["completed", "stopped", "interrupted", "failed"]
 """How a run ended: its source did, the user stopped it, the process died, or an error ended it."""
@@ -341,8 +341,7 @@ class RunRecord:
     def head(self) -> str:
         """Hash of the last entry of the audit chain: kept elsewhere, it pins everything up to here."""
         with self._lock:
-            row = self._connection.execute("SELECT entry_sha256 FROM audit ORDER BY id DESC LIMIT 1").fetchone()
-        return str(row[0])
+            return _head(self._connection)
 
     def close(self) -> None:
         """Release the file; safe to call twice."""
@@ -520,9 +519,64 @@ def add_audit_entry(
                 manifest=manifest,
                 user=user or current_user(),
             )
-        return str(connection.execute("SELECT entry_sha256 FROM audit ORDER BY id DESC LIMIT 1").fetchone()[0])
+        return _head(connection)
     finally:
         connection.close()
+
+
+def add_facts(path: Path, facts: Mapping[str, Any], *, action: str, reason: str, user: str | None = None) -> str:
+    """Add entries to ``meta`` of a record, finished or not, under an audit entry; returns the new head of the chain.
+
+    Nothing that is there already can be replaced.
+
+    Parameters
+    ----------
+    facts
+        Key -> JSON value, for example where a record comes from.
+    action, reason, user
+        Of the audit entry.
+
+    Raises
+    ------
+    UserError
+        If there is no such record or the reason is empty.
+    ValueError
+        If one of the keys is taken.
+    RecordingError
+        If it cannot be written.
+    """
+    if not reason.strip():
+        raise UserError(f"{path}: {action}: a reason is needed")
+    connection = _open_for_writing(path)
+    try:
+        with _transaction(connection, path):
+            _write_meta(connection, facts, action=action, reason=reason, user=user or current_user())
+        return _head(connection)
+    finally:
+        connection.close()
+
+
+def move_record(path: Path, directory: Path) -> Path:
+    """Move a record that nobody has open into another folder of the same file system; returns where it is now.
+
+    Raises
+    ------
+    UserError
+        If a record of that name is there already.
+    RecordingError
+        If it cannot be moved.
+    """
+    target = directory / path.name
+    if target.exists():
+        raise UserError(f"{target}: a record of this run is there already")
+    # Opening and closing puts what a reader left in the write-ahead log into the file itself.
+    _open_for_writing(path).close()
+    try:
+        os.replace(path, target)
+        _sync_folder(directory)
+    except OSError as error:
+        raise recording_error(target, error) from error
+    return target
 
 
 def recover(
@@ -555,6 +609,11 @@ def recover(
         left.event("interrupted", reason, severity="warning", details={"last_window": left._last_seq})
         left.finish(summary, state="interrupted", reason=reason, outgoing=outgoing)
     return True
+
+
+def _head(connection: sqlite3.Connection) -> str:
+    """Hash of the last entry of the audit chain."""
+    return str(connection.execute("SELECT entry_sha256 FROM audit ORDER BY id DESC LIMIT 1").fetchone()[0])
 
 
 def _is_in_use(path: Path, writer: Mapping[str, Any]) -> bool:

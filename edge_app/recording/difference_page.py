@@ -73,6 +73,10 @@ def _change(parent: float | None, child: float | None) -> str:
     return _cell(text, "n up" if child > parent else "n down")
 
 
+def _words(name: str) -> str:
+    return escape(name.replace("_", " "))
+
+
 def _number(value: float | None) -> str:
     return "–" if value is None else f"{value:,.0f}"
 
@@ -127,7 +131,7 @@ def _by_class(d: Difference) -> str:
         return _cell(f'{_number(before)}<br><span class="{kind}">{_number(after)}</span>', "n")
 
     rows = (
-        f"<tr>{_cell(escape(name))}{''.join(pair(name, s) for s in d.sizes)}</tr>" for name in d.classes if name != ALL
+        f"<tr>{_cell(_words(name))}{''.join(pair(name, s) for s in d.sizes)}</tr>" for name in d.classes if name != ALL
     )
     head = ["class", *(f"≥ {s} um" for s in d.sizes)]
     note = '<p class="soft">Where the two differ: parent above, child below.</p>'
@@ -138,7 +142,7 @@ def _counted(title: str, what: str, parent: Mapping[str, int], child: Mapping[st
     names = [n for n in dict.fromkeys(chain(parent, child)) if parent.get(n) or child.get(n)]
     if not names:
         return f'<h2>{title}</h2><p class="soft">Nothing in either.</p>'
-    rows = (_row(escape(n), parent.get(n, 0), child.get(n, 0)) for n in names)
+    rows = (_row(_words(n), parent.get(n, 0), child.get(n, 0)) for n in names)
     return f"<h2>{title}</h2>" + _table((what, "parent", "child", "change"), rows)
 
 
@@ -156,7 +160,7 @@ def _particles(d: Difference) -> str:
         )
     if m.reclassified:
         rows = (
-            f"<tr>{_cell(escape(a))}{_cell(escape(b))}{_cell(f'{n:,}', 'n')}</tr>"
+            f"<tr>{_cell(_words(a))}{_cell(_words(b))}{_cell(f'{n:,}', 'n')}</tr>"
             for (a, b), n in m.reclassified.items()
         )
         lines.append(_table(("class in the parent", "class in the child", "particles"), rows, numbers_from=2))

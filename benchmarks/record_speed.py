@@ -7,10 +7,12 @@ work on the machine does not enter.
 
 import argparse
 import json
+import sqlite3
 import tempfile
 import time
 import zlib
 from collections.abc import Callable
+from contextlib import closing
 from pathlib import Path
 from statistics import median
 
@@ -26,6 +28,7 @@ from edge_app.recording.particle_columns import PARTICLE_DTYPES
 from edge_app.recording.pictures import PicturePicker
 from edge_app.recording.record_reader import open_record
 from edge_app.recording.run_record import RunRecord
+from edge_app.recording.schema import AUDITED_TABLES
 from edge_app.segmentation.particles import Particles
 
 CLASSES = (
@@ -165,6 +168,12 @@ def measure_deflating() -> dict[str, float]:
     return found
 
 
+def audited_rows(path: Path) -> int:
+    """Rows of the record that the audit chain answers for."""
+    with closing(sqlite3.connect(path)) as connection:
+        return sum(connection.execute(f"SELECT count(*) FROM {table}").fetchone()[0] for table in AUDITED_TABLES)
+
+
 def timed(work: Callable[[], object], *, repeats: int = 5) -> float:
     """Median processor seconds of a call."""
     seconds = []
@@ -194,7 +203,10 @@ def main() -> None:
                 out = directory / format
                 seconds = timed(lambda format=format, out=out: export_table(record, format=format, out=out))  # type: ignore[misc]
                 found[f"export_{format}_s_per_35000"] = seconds * 35_000 / rows
-        found["verify_ms_per_window"] = timed(lambda: verify_record(path), repeats=3) / options.windows * 1e3
+        verify_s = timed(lambda: verify_record(path))
+        found["verify_ms_per_window"] = verify_s / options.windows * 1e3
+        found["verify_s_per_100000_particles"] = verify_s / rows * 1e5
+        found["verify_s_per_100000_rows"] = verify_s / audited_rows(path) * 1e5
     if options.json:
         print(json.dumps({k: round(v, 4) for k, v in found.items()}))
     else:

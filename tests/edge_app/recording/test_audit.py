@@ -3,6 +3,7 @@
 import shutil
 import sqlite3
 
+import numpy as np
 import pytest
 import recorded_runs as runs
 import rfc8785
@@ -207,3 +208,11 @@ def test_an_entry_is_hashed_as_canonical_json():
     assert entry.computed_sha256() == hashlib.sha256(expected.encode()).hexdigest()
     assert manifest.text == rfc8785.dumps(manifest.rows).decode()
     assert list(manifest.rows) == ["meta/é"]
+
+
+def test_a_value_is_hashed_by_what_sqlite_stores_and_nothing_else_is_taken():
+    stored = row_sha256("t", [1, 0.5, "a", b"a", None])
+    assert row_sha256("t", [True, np.float64(0.5), np.str_("a"), b"a", None]) == stored
+    assert row_sha256("t", [1, 0.5, b"a", "a", None]) != stored
+    with pytest.raises(TypeError, match="int64"):
+        row_sha256("t", [np.int64(1)])

@@ -3,7 +3,8 @@
 import numpy as np
 import pytest
 
-from edge_app.capture.simulation.sprite_library import RATIO_ONE, SpriteLibrary, SpriteLibraryError, pack
+from edge_app.capture.frame import RATIO_ONE
+from edge_app.capture.simulation.sprite_library import SpriteLibrary, SpriteLibraryError, pack
 
 FAMILIES = ("silicone_oil", "glass")
 

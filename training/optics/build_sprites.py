@@ -18,7 +18,8 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy import ndimage
 
-from edge_app.capture.simulation.sprite_library import RATIO_ONE, SpriteLibrary, pack
+from edge_app.capture.frame import RATIO_ONE
+from edge_app.capture.simulation.sprite_library import SpriteLibrary, pack
 from training.optics.generate import HELD_OUT_SEEDS, LIBRARY_SEEDS
 from training.optics.particles import FAMILIES, make_particle
 from training.optics.render import View, render_views

@@ -19,6 +19,7 @@ from typing import Any
 import numpy as np
 
 from edge_app.classification import Bundle, Classifier, Crops, open_backend
+from edge_app.classification.rejection import probabilities_of
 from edge_app.classification.tight_crops import background_levels, crops_of_pictures
 from training.datasets.exposure import ExposureRanges, detect, expose_view, simulated_crops
 from training.datasets.views import ViewStore
@@ -114,7 +115,10 @@ def main() -> None:
         )
         result = classifier.classify(crops.crops)
         figures[name] = evaluate_crops(result, crops, bundle.classes)
-        as_float = predict(float_model, crops)[0].argmax(axis=1)
+        shift = np.asarray(bundle.description.log_prior, np.float32)
+        as_float = probabilities_of(
+            predict(float_model, crops)[0], temperature=bundle.description.temperature, log_prior=shift
+        ).argmax(axis=1)
         as_int8 = result.probabilities.argmax(axis=1)
         n = len(bundle.classes)
         figures[name]["int8_loss_points"] = round(

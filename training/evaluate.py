@@ -100,7 +100,7 @@ def choose_rejection(
     unknown: F4,
     *,
     unknown_share: float = 0.10,
-    highest: float = 0.6,
+    highest: float = 0.36,
     mixes: int = 60,
     seed: int = 0,
 ) -> tuple[Rejection, dict[str, float]]:
@@ -114,7 +114,7 @@ def choose_rejection(
     unknown_share : float
         Share of unknown particles in the mixes.
     highest : float
-        No threshold above it is tried.
+        No threshold above it is tried: what is lost to ``unknown`` above it is mostly small silicone oil.
     mixes : int
         Random class mixes (flat Dirichlet) to average over.
     seed : int

@@ -47,6 +47,7 @@ def finish_bundle(
     out: Path,
     *,
     network: str,
+    network_options: Mapping[str, Any],
     name: str,
     version: str,
     geometry: CropGeometry,
@@ -64,8 +65,8 @@ def finish_bundle(
         Taught.
     out : Path
         Bundle folder.
-    network : str
-        Its name in `training.networks`, so that it can be built again for fine-tuning.
+    network, network_options : str, mapping
+        Its name in `training.networks` and its options, so that it can be built again for fine-tuning.
     name, version : str
     geometry : CropGeometry
     calibration : LabelledCrops
@@ -119,7 +120,7 @@ def finish_bundle(
             continue
         metrics[test] = evaluate_crops(result, crops, classes)
         float_logits, _ = predict(model, crops)
-        called_float = float_logits.argmax(axis=1)
+        called_float = probabilities_of(float_logits, temperature=temperature, log_prior=shift4).argmax(axis=1)
         called_int8 = result.probabilities.argmax(axis=1)
         metrics[test]["float_macro_f1"] = round(macro_f1(crops.label, called_float, n), 4)
         metrics[test]["int8_loss"] = round(
@@ -131,7 +132,12 @@ def finish_bundle(
     reference = np.concatenate(
         [rng.permutation(np.flatnonzero(calibration.label == c))[:REFERENCE_PER_CLASS] for c in range(n)]
     )
-    record = {"network": network, "finished": date.today().isoformat(), **training}
+    record = {
+        "network": network,
+        "network_options": dict(network_options),
+        "finished": date.today().isoformat(),
+        **training,
+    }
     with tempfile.TemporaryDirectory() as folder:
         weights = Path(folder) / "float.weights.h5"
         model.save_weights(weights)

@@ -46,12 +46,13 @@ def network_from_bundle(bundle: Bundle, classes: tuple[str, ...]) -> Any:
     if FLOAT_WEIGHTS not in bundle.description.files:
         raise UserError(f"{bundle.directory}: has no {FLOAT_WEIGHTS} to start from; use --init none or another bundle")
     name = str(bundle.description.training.get("network"))
+    options = dict(bundle.description.training.get("network_options", {}))
     window = bundle.description.input.window_px
-    old = build_network(name, classes=len(bundle.classes), window_px=window)
+    old = build_network(name, classes=len(bundle.classes), window_px=window, **options)
     old.load_weights(bundle.directory / FLOAT_WEIGHTS)
     if classes == bundle.classes:
         return old
-    new = build_network(name, classes=len(classes), window_px=window)
+    new = build_network(name, classes=len(classes), window_px=window, **options)
     for source, target in zip(old.layers, new.layers, strict=True):
         if source.name != "logits":
             target.set_weights(source.get_weights())
@@ -148,10 +149,12 @@ def fit_folders(
     samples = int(np.clip(4 * len(teaching), 256, 40_000))
     if init is None:
         network, start = "fused_residual", "nothing"
+        network_options: dict[str, Any] = {}
         model = build_network(network, classes=len(pictures.classes), window_px=geometry.window_px)
         schedule = Schedule(epochs=epochs, samples_per_epoch=samples, batch=64)
     else:
         network = str(init.description.training.get("network"))
+        network_options = dict(init.description.training.get("network_options", {}))
         start = f"{init.description.name} {init.description.version} ({init.model_sha256[:12]})"
         model = network_from_bundle(init, pictures.classes)
         _freeze_statistics(model)
@@ -169,6 +172,7 @@ def fit_folders(
         model,
         out,
         network=network,
+        network_options=network_options,
         name=out.name or "bundle",
         version="1",
         geometry=geometry,

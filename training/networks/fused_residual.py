@@ -16,7 +16,7 @@ from training.networks.head import finish_network, inputs
 __all__ = ["fused_residual"]
 
 #: (channels, convolutions, stride of the first) per stage; the stem keeps full resolution for particles of 7 to 20 px.
-STAGES = [(24, 3, 2), (48, 3, 2), (80, 3, 2)]
+STAGES = [(32, 3, 2), (64, 3, 2), (96, 3, 2)]
 
 
 def _convolve(x: Any, filters: int, size: int, stride: int = 1, *, activate: bool = True) -> Any:
@@ -30,7 +30,7 @@ def fused_residual(
     classes: int,
     window_px: int = 40,
     alpha: float = 1.0,
-    stem: int = 8,
+    stem: int = 16,
     head: int = 128,
     dropout: float = 0.1,
     stages: Sequence[tuple[int, int, int]] = STAGES,

@@ -1,0 +1,338 @@
+"""How many particles of each class there are, when the classifier errs: counts corrected for its confusions.
+
+Counting the best class is biased as soon as a sample's mix is not the one the network was trained on. Two
+corrections: expectation maximisation on calibrated probabilities (EMQ, also SLD), and the confusion matrix solved for
+the mix (ACC). Both hand every particle to one of the network's classes, those that it called ``unknown`` too: what is
+foreign to all of them must be looked at, it cannot be corrected.
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Literal
+
+import numpy as np
+import numpy.typing as npt
+
+from edge_app.errors import UserError
+from edge_app.measurement.concentration import Interval
+from edge_app.measurement.dispersion import MINIMUM_WINDOWS, block_multiplicities, default_block
+from edge_app.measurement.poisson import CONFIDENCE, weighted_interval
+
+__all__ = ["ClassCounts", "Correction", "confusion_corrected", "corrected_class_counts", "emq"]
+
+F8 = npt.NDArray[np.float64]
+Correction = Literal["emq", "confusion"]
+
+MOST_DISTINCT = 4000
+"""Beyond this many particles, those with probabilities alike to 1 % are taken together."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class ClassCounts:
+    """Corrected number of particles of each class.
+
+    Attributes
+    ----------
+    classes
+        The network's classes; ``unknown`` is none of them.
+    method
+        ``emq`` or ``confusion``.
+    counted
+        int64 (C,): particles that were called so.
+    called_unknown
+        Particles that were called ``unknown``; they are handed to the classes in ``corrected``.
+    naive, corrected, low, high
+        float64 (C,): border-weighted count as called; corrected, with its interval.
+    """
+
+    classes: tuple[str, ...]
+    method: Correction
+    counted: npt.NDArray[np.int64]
+    called_unknown: int
+    naive: F8
+    corrected: F8
+    low: F8
+    high: F8
+    confidence: float
+    resamples: int
+    seed: int
+
+    @property
+    def shares(self) -> F8:
+        """Corrected share of each class, (C,)."""
+        total = self.corrected.sum()
+        return self.corrected / total if total > 0 else np.zeros_like(self.corrected)
+
+    def intervals_per_ml(self, *, size_um: float, volume_ml: float, dilution: float = 1.0) -> dict[str, Interval]:
+        """Corrected concentration of each class.
+
+        Raises
+        ------
+        UserError
+            If the volume is not above 0.
+        """
+        if not volume_ml > 0:
+            raise UserError(f"analysed volume is {volume_ml:g} mL: a concentration needs one above 0")
+        scale = dilution / volume_ml
+        return {
+            name: Interval(
+                value=float(self.corrected[i]) * scale,
+                low=float(self.low[i]) * scale,
+                high=float(self.high[i]) * scale,
+                method="prevalence",
+                confidence=self.confidence,
+                size_um=size_um,
+                class_name=name,
+                counted=int(self.counted[i]),
+                volume_ml=volume_ml,
+            )
+            for i, name in enumerate(self.classes)
+        }
+
+
+def emq(
+    probabilities: npt.NDArray[np.floating],
+    *,
+    assumed_prior: npt.ArrayLike | None = None,
+    weight: npt.ArrayLike | None = None,
+    start: npt.ArrayLike | None = None,
+    tolerance: float = 1e-7,
+    iterations: int = 1000,
+) -> F8:
+    """Share of each class by expectation maximisation on calibrated probabilities (Saerens, Latinne, Decaestecker).
+
+    Maximum likelihood of the mix ``p``: ``p_c <- mean over particles of p_c r_c / sum_j p_j r_j`` with
+    ``r_c = probability of c / assumed prior of c``.
+
+    Parameters
+    ----------
+    probabilities
+        (n, C), rows sum to 1.
+    assumed_prior
+        Mix of the classes behind the probabilities (C,); default: equal shares.
+    weight
+        Weight of each particle (n,), or of several resamples (n, B); default 1.
+    start
+        Shares to start from, (C,); default: the assumed prior.
+    tolerance, iterations
+        It ends when no share moves more than this, or after so many steps.
+
+    Returns
+    -------
+    ndarray
+        float64 (C,), or (C, B) for weights (n, B). The prior where there is no particle.
+
+    References
+    ----------
+    M. Saerens, P. Latinne, C. Decaestecker, Neural Computation 14 (2002) 21.
+
+    Examples
+    --------
+    >>> emq(np.array([[0.9, 0.1], [0.9, 0.1], [0.2, 0.8]])).round(3).tolist()
+    [0.847, 0.153]
+    """
+    posterior = np.asarray(probabilities, np.float64)
+    n, classes = posterior.shape
+    prior = np.full(classes, 1 / classes) if assumed_prior is None else np.asarray(assumed_prior, np.float64)
+    if prior.shape != (classes,) or (prior <= 0).any():
+        raise ValueError(f"a prior above 0 for each of {classes} classes is needed, found {prior.tolist()}")
+    prior = prior / prior.sum()
+    times = np.ones((n, 1)) if weight is None else np.asarray(weight, np.float64).reshape(n, -1)
+    shares = np.repeat((prior if start is None else np.asarray(start, np.float64))[:, None], times.shape[1], axis=1)
+    ratio = posterior / prior
+    total = times.sum(0)
+    if n and (total > 0).any():
+        for _ in range(iterations):
+            mixture = ratio @ shares
+            new = shares * (ratio.T @ (times / np.maximum(mixture, 1e-300))) / np.maximum(total, 1e-300)
+            new = np.where(total > 0, new / np.maximum(new.sum(0), 1e-300), shares)
+            moved = float(np.abs(new - shares).max())
+            shares = new
+            if moved < tolerance:
+                break
+    one = weight is None or np.asarray(weight).ndim == 1
+    return shares[:, 0] if one else shares
+
+
+def confusion_corrected(
+    called: npt.ArrayLike, confusion: npt.ArrayLike, *, tolerance: float = 1e-9, iterations: int = 20_000
+) -> F8:
+    """Share of each class from how many particles were called what, and the confusion matrix (adjusted counting, ACC).
+
+    Solves ``called = confusion.T @ p`` for shares of 0 and above that sum to 1: the exact solution where there is one,
+    else the likeliest (multinomial). ``unknown`` may be a column of its own, so that what was rejected tells its part.
+
+    Parameters
+    ----------
+    called
+        Number called each class, (K,) or for several resamples (B, K).
+    confusion
+        (C, K) shares: rows true class, columns called class.
+
+    Returns
+    -------
+    ndarray
+        float64 (C,) or (B, C).
+
+    Examples
+    --------
+    >>> confusion_corrected([62, 38], [[0.9, 0.1], [0.2, 0.8]]).round(3).tolist()
+    [0.6, 0.4]
+    """
+    matrix = np.asarray(confusion, np.float64)
+    matrix = matrix / matrix.sum(-1, keepdims=True)
+    numbers = np.atleast_2d(np.asarray(called, np.float64))
+    classes = matrix.shape[-2]
+    total = np.maximum(numbers.sum(1, keepdims=True), 1e-300)
+    shares = np.full((len(numbers), classes), 1 / classes)
+    for _ in range(iterations):
+        expected = np.maximum(
+            np.einsum("bc,...ck->bk", shares, matrix) if matrix.ndim == 2 else np.einsum("bc,bck->bk", shares, matrix),
+            1e-300,
+        )
+        back = numbers / expected
+        new = shares * (back @ matrix.T if matrix.ndim == 2 else np.einsum("bk,bck->bc", back, matrix)) / total
+        new /= np.maximum(new.sum(1, keepdims=True), 1e-300)
+        moved = float(np.abs(new - shares).max())
+        shares = new
+        if moved < tolerance:
+            break
+    return shares[0] if np.asarray(called).ndim == 1 else shares
+
+
+def corrected_class_counts(
+    class_index: npt.NDArray[np.integer],
+    weight: npt.NDArray[np.floating],
+    *,
+    classes: Sequence[str],
+    probabilities: npt.NDArray[np.floating] | None = None,
+    assumed_prior: npt.ArrayLike | None = None,
+    confusion: npt.ArrayLike | None = None,
+    tested_per_class: npt.ArrayLike | None = None,
+    window: npt.NDArray[np.integer] | None = None,
+    confidence: float = CONFIDENCE,
+    resamples: int = 300,
+    seed: int = 0,
+) -> ClassCounts:
+    """Corrected number of each class among the given particles, with bootstrap intervals.
+
+    EMQ where calibrated probabilities are given, else the confusion matrix. Choose the particles before the call
+    (those at and above a size). The bootstrap draws windows in blocks where there are at least 12 of them, else
+    particles (Poisson numbers); the interval is the wider of the bootstrap's percentiles and the gamma interval with
+    its variance, so that a class of few or no particles keeps the width of a Poisson count.
+
+    Parameters
+    ----------
+    class_index
+        Index into ``classes``, or ``len(classes)`` for unknown, (n,).
+    weight
+        Miles-Lantuejoul weights (n,); particles of weight 0 are left out.
+    classes
+        The network's classes without ``unknown``.
+    probabilities
+        (n, C) calibrated.
+    assumed_prior
+        Mix behind ``probabilities``: softmax of the bundle's ``log_prior``; default equal shares.
+    confusion
+        (C, C + 1) shares, columns classes then unknown: the bundle's ``confusion_matrix``.
+    tested_per_class
+        How many particles of each class the matrix was measured with (C,): its own uncertainty joins the interval.
+    window
+        Window of each particle (n,).
+
+    Raises
+    ------
+    UserError
+        If there are neither probabilities nor a confusion matrix.
+    """
+    if probabilities is None and confusion is None:
+        raise UserError("class counts cannot be corrected: the run holds no probabilities and the bundle no matrix")
+    names = tuple(classes)
+    c = len(names)
+    kept = np.asarray(weight) > 0
+    index = np.asarray(class_index, np.int64)[kept]
+    w = np.asarray(weight, np.float64)[kept]
+    rng = np.random.default_rng(seed)
+    groups, in_group = np.unique(np.arange(len(w)) if window is None else np.asarray(window)[kept], return_inverse=True)
+    blocked = window is not None and len(groups) >= MINIMUM_WINDOWS
+    multiplicity = (
+        block_multiplicities(len(groups), default_block(len(groups)), resamples=resamples, seed=seed)
+        if blocked
+        else None
+    )
+    counted = np.bincount(index, minlength=c + 1)
+    naive = np.bincount(index, weights=w, minlength=c + 1)
+    total = float(w.sum())
+    method: Correction = "confusion" if probabilities is None else "emq"
+    if probabilities is not None:
+        cells, cell_of = _alike(np.asarray(probabilities, np.float64)[kept])
+        cell_weight = np.bincount(cell_of, weights=w, minlength=len(cells))
+        shares = emq(cells, assumed_prior=assumed_prior, weight=cell_weight)
+        drawn = _resampled(cell_of, w, len(cells), in_group, multiplicity, resamples, rng)
+        draws = emq(
+            cells, assumed_prior=assumed_prior, weight=drawn.T, start=0.99 * shares + 0.01 / c, tolerance=1e-5
+        ).T
+    else:
+        matrix = np.asarray(confusion, np.float64)
+        if matrix.shape != (c, c + 1):
+            raise UserError(f"confusion matrix has shape {matrix.shape}, {(c, c + 1)} is needed")
+        shares = confusion_corrected(naive, matrix)
+        drawn = _resampled(index, w, c + 1, in_group, multiplicity, resamples, rng)
+        if tested_per_class is not None:
+            cases = np.asarray(tested_per_class, np.float64)[:, None] * matrix
+            gamma = rng.standard_gamma(np.maximum(cases, 1e-9), size=(resamples, *cases.shape))
+            matrix = gamma / gamma.sum(-1, keepdims=True)
+        draws = confusion_corrected(drawn, matrix, tolerance=1e-6, iterations=3000)
+    # EM comes near a share of 0 but never there.
+    corrected = np.where(shares < 1e-6, 0.0, shares) * total
+    spread = draws * drawn.sum(1, keepdims=True)
+    mean_weight = total / len(w) if len(w) else 1.0
+    low, high = weighted_interval(corrected, spread.var(0), mean_weight, confidence=confidence)
+    tail = 50 * (1 - confidence)
+    percentiles = np.percentile(spread, [tail, 100 - tail], axis=0)
+    return ClassCounts(
+        classes=names,
+        method=method,
+        counted=counted[:c].astype(np.int64),
+        called_unknown=int(counted[c]),
+        naive=naive[:c].astype(np.float64),
+        corrected=corrected,
+        low=np.minimum(np.where(corrected > 0, low, 0.0), percentiles[0]),
+        high=np.maximum(high, percentiles[1]),
+        confidence=confidence,
+        resamples=resamples,
+        seed=seed,
+    )
+
+
+def _alike(probabilities: F8) -> tuple[F8, npt.NDArray[np.int64]]:
+    """Mean probabilities of cells of alike particles, and the cell of each particle."""
+    n, classes = probabilities.shape
+    if n <= MOST_DISTINCT:
+        return probabilities, np.arange(n)
+    grid = np.rint(probabilities * 100).astype(np.uint8)
+    _, cell_of = np.unique(np.ascontiguousarray(grid).view(f"V{classes}").ravel(), return_inverse=True)
+    number = np.bincount(cell_of)
+    sums = [np.bincount(cell_of, weights=probabilities[:, j]) for j in range(classes)]
+    return np.stack(sums, axis=1) / number[:, None], cell_of.astype(np.int64)
+
+
+def _resampled(
+    cell_of: npt.NDArray[np.int64],
+    weight: F8,
+    cells: int,
+    group: npt.NDArray[np.intp],
+    multiplicity: F8 | None,
+    resamples: int,
+    rng: np.random.Generator,
+) -> F8:
+    """Weight in each cell in each resample, (resamples, cells)."""
+    if multiplicity is None:
+        number = np.bincount(cell_of, minlength=cells)
+        mean = np.divide(
+            np.bincount(cell_of, weights=weight, minlength=cells), number, out=np.ones(cells), where=number > 0
+        )
+        return np.asarray(rng.poisson(number, size=(resamples, cells)) * mean, np.float64)
+    windows = multiplicity.shape[1]
+    table = np.bincount(group * cells + cell_of, weights=weight, minlength=windows * cells).reshape(windows, cells)
+    return np.asarray(multiplicity @ table, np.float64)

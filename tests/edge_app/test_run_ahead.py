@@ -21,11 +21,10 @@ def test_error_comes_after_the_items_before_it() -> None:
         yield 2
         raise KeyError("broken")
 
-    seen = []
+    items = iter(RunAhead(stage(), depth=2, name="t"))
+    assert [next(items), next(items)] == [1, 2]
     with pytest.raises(KeyError, match="broken"):
-        for item in RunAhead(stage(), depth=2, name="t"):
-            seen.append(item)
-    assert seen == [1, 2]
+        next(items)
 
 
 def test_depth_bounds_what_runs_ahead() -> None:

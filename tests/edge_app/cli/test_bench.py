@@ -38,7 +38,7 @@ def test_figures_agree_with_each_other(result: dict[str, Any]) -> None:
     assert 38 < result["true_particles_per_frame"] < 50
     # The loop meets most of them: the measurement is of particles, not of empty frames.
     assert result["particles_per_frame"] > 0.5 * result["true_particles_per_frame"]
-    assert 0 < result["loop_share_of_parts"]
+    assert result["loop_share_of_parts"] > 0
     assert result["run_particles_per_min"] > 0
     assert set(result["stage_ms"]) >= {"segment", "measure", "classify"}
 

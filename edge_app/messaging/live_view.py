@@ -521,7 +521,10 @@ class LiveView:
     def heading(self) -> str:
         """Where we listen, and what is wrong with it."""
         where = str(self.subscriber.address)
-        if self.subscriber.connected or self.subscriber.stopped:
+        devices = self.board.devices()
+        # A program that ends takes its embedded broker with it: that is the end, not a fault of the link.
+        ended = bool(devices) and all(d.state == "disconnected" for d in devices)
+        if self.subscriber.connected or self.subscriber.stopped or ended:
             return where
         return f"no link: {self.subscriber.problem}" if self.subscriber.problem else f"connecting to {where}"
 

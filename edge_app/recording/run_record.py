@@ -606,6 +606,8 @@ def recover(
         run_id, summary = record.run_id, record.summary()
     connection = _open_for_writing(path)
     with RunRecord(path, connection, run_id, user or current_user()) as left:
+        if left.finished:  # by its writer, which ended between our looking at it and now
+            return False
         left.event("interrupted", reason, severity="warning", details={"last_window": left._last_seq})
         left.finish(summary, state="interrupted", reason=reason, outgoing=outgoing)
     return True

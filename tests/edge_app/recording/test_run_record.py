@@ -416,3 +416,18 @@ def test_event_in_a_window_keeps_its_window(tmp_path):
             (2, "b", 0, None),
             (3, "c", None, 1.5),
         ]
+
+
+def test_a_record_that_its_writer_closes_while_we_look_is_left_alone(tmp_path, monkeypatch):
+    record = runs.create(tmp_path)
+
+    def ends_now(path, writer):
+        record.finish({"seconds": 1})
+        return False
+
+    monkeypatch.setattr("edge_app.recording.run_record._is_in_use", ends_now)
+    assert not recover(record.path)
+    with open_record(record.path) as found:
+        assert found.meta["finished"]["state"] == "completed"
+    assert verify_record(record.path).ok
+    record.close()

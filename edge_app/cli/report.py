@@ -1,0 +1,94 @@
+"""Make the report of a run."""
+
+import hashlib
+import json
+from pathlib import Path
+
+import click
+
+from edge_app.errors import UserError
+from edge_app.measurement.limits import load_limits
+from edge_app.recording.atomic_file import atomic_file
+from edge_app.recording.audit import utc_now
+from edge_app.recording.record_reader import find_record
+from edge_app.recording.signature import sign_report
+from edge_app.reporting.pdf import write_pdf
+from edge_app.reporting.report import ReportSignature, build_report
+
+__all__ = ["report"]
+
+
+@click.command()
+@click.argument("runs", nargs=-1, required=True, metavar="RUN...", type=click.Path(path_type=Path))
+@click.option("-o", "--out", type=click.Path(path_type=Path), help="HTML file (default: RUN_ID.html here).")
+@click.option("--pdf", type=click.Path(path_type=Path), help="Write it as PDF too (needs Chromium).")
+@click.option("--limits", multiple=True, help="Compare with these limits, e.g. usp-788; may be given several times.")
+@click.option(
+    "--limits-file", type=click.Path(path_type=Path), help="Limits of your own (TOML) instead of the shipped."
+)
+@click.option("--container-ml", type=float, help="Nominal content of a container, mL.")
+@click.option("--discard-first", is_flag=True, help="Leave the first of several runs (aliquots) out of the mean.")
+@click.option("--sign", "signer", metavar="NAME", help="Sign the report electronically.")
+@click.option("--meaning", help="What the signature means, e.g. review or approval.")
+@click.option("--key", type=click.Path(path_type=Path), help="Ed25519 private key (PEM) to sign with.")
+@click.option("--json", "as_json", is_flag=True, help="Last line of stdout is one JSON object.")
+def report(
+    runs: tuple[Path, ...],
+    out: Path | None,
+    pdf: Path | None,
+    limits: tuple[str, ...],
+    limits_file: Path | None,
+    container_ml: float | None,
+    discard_first: bool,
+    signer: str | None,
+    meaning: str | None,
+    key: Path | None,
+    as_json: bool,
+) -> None:
+    """Make the report of a run, or of several aliquots of one sample.
+
+    RUN is a run's folder or its record. The report is one HTML file that opens anywhere, loads nothing and prints to
+    A4.
+
+    \b
+    Examples:
+      edge-app report runs/first -o first.html --pdf first.pdf --limits usp-788 --container-ml 1
+      edge-app report runs/a1 runs/a2 runs/a3 runs/a4 --discard-first --limits usp-787 --container-ml 2
+    """
+    if (signer is None) != (meaning is None):
+        raise UserError("--sign and --meaning go together: who signs, and what for")
+    if key is not None and signer is None:
+        raise UserError("--key: a signature needs --sign and --meaning too")
+    records = [find_record(path) for path in runs]
+    html = build_report(
+        records,
+        limits=limits,
+        container_ml=container_ml,
+        discard_first=discard_first,
+        limit_table=None if limits_file is None else load_limits(limits_file),
+        signature=None
+        if signer is None or meaning is None
+        else ReportSignature(name=signer, meaning=meaning, time=utc_now()),
+    )
+    out = out or Path(f"{records[0].stem}.html")
+    with atomic_file(out) as file:
+        file.write(html)
+    written = [out]
+    if pdf is not None:
+        write_pdf(html, pdf)
+        written.append(pdf)
+    if signer is not None and meaning is not None:
+        for path in written:
+            for record in records:
+                sign_report(record, path, name=signer, meaning=meaning, key=key)
+    result = {
+        "files": [str(p) for p in written],
+        "sha256": hashlib.sha256(html).hexdigest(),
+        "signed": signer is not None,
+    }
+    if as_json:
+        click.echo(json.dumps(result))
+    else:
+        for path in written:
+            click.echo(f"{path}")
+        click.echo(f"SHA-256 {result['sha256']}")

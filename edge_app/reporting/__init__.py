@@ -1,0 +1,1 @@
+"""A run, or several replicates, as one document that opens anywhere."""

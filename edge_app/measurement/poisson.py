@@ -286,7 +286,7 @@ def weighted_interval(
     if (y < 0).any() or (v < 0).any() or (m <= 0).any():
         raise ValueError("totals and variances are 0 or above, the largest weight is above 0")
     tail = (1 - confidence) / 2
-    some = (y > 0) & (v > 0)
+    some = y * y > 1e-6 * v  # below, the lower quantile is 0 to any number of digits
     y1, v1 = np.where(some, y, 1.0), np.where(some, v, 1.0)
     low = np.where(some, v1 / y1 * gamma_quantile(tail, y1 * y1 / v1), 0.0)
     y2, v2 = y + m, v + m * m

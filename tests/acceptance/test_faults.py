@@ -327,10 +327,11 @@ def test_a_disk_that_fills_up_keeps_a_whole_record_that_can_be_closed_later(app,
         assert "disk full" in done.stderr
         path = next((small / "run").glob("*.sqlite"))
         before = verify_record(path)
-        assert (before.ok, before.finished) == (True, False)
+        assert before.ok
         assert before.windows >= 1
         ballast.unlink()
-        assert recover(path)
+        # Closed as failed by the run itself, where the few bytes for that still fitted, else by the next start.
+        assert recover(path) != before.finished
         after = verify_record(path, expected_head=before.head)
         assert (after.ok, after.finished, after.windows) == (True, True, before.windows)
     finally:

@@ -2,16 +2,26 @@
 
 import hashlib
 import json
+from datetime import datetime, timezone
 from pathlib import Path
-from typing import Literal
+from typing import Any, Final, Literal, TypeAlias
 
 import numpy as np
 import numpy.typing as npt
+import rfc8785
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
 
 from edge_app.errors import UserError
 
-__all__ = ["Calibration", "load_calibration", "nominal_calibration"]
+__all__ = ["Calibration", "CalibrationState", "SizeRule", "certificate_id", "load_calibration", "nominal_calibration"]
+
+SizeRule: TypeAlias = Literal["mask", "half_max"]
+CERTIFICATE_SCHEMA: Final = "mfi.certificate/1"
+CalibrationState: TypeAlias = Literal["valid", "expired", "not_calibrated"]
+
+_DECIDING: Final = (
+    "id", "um_per_px", "depth_um", "size_rule", "curve_px", "curve_um", "calibrated", "note",
+)  # fmt: skip
 
 
 class Calibration(BaseModel):
@@ -31,6 +41,20 @@ class Calibration(BaseModel):
         Inner depth of the flow cell.
     size_rule
         ``mask``: area of the filled mask; ``half_max``: area above half of the particle's own contrast.
+    created, expires
+        UTC, ISO 8601; empty where it never expires (a nominal scale).
+    certificate_id, who
+        Certificate that it comes from and who made it.
+    lots
+        Bead lots by name.
+    valid_um
+        Smallest and largest certified diameter; the curve is extrapolated outside.
+    u_um
+        Expanded uncertainty (k = 2) of the curve at each knot, um; empty where it is not known.
+    band_low_um, band_high_um
+        Band that holds the whole true curve between ``valid_um`` with 95 % confidence.
+    optics
+        Fingerprint of the optics: shift of the dark centroid over the field, resolution, background.
     """
 
     model_config = ConfigDict(extra="forbid", frozen=True)
@@ -38,11 +62,21 @@ class Calibration(BaseModel):
     id: str
     um_per_px: float = Field(gt=0)
     depth_um: float = Field(gt=0)
-    size_rule: Literal["mask", "half_max"] = "mask"
+    size_rule: SizeRule = "mask"
     curve_px: tuple[float, ...] = (0.0, 1.0)
     curve_um: tuple[float, ...] = ()
     calibrated: bool = False
     note: str = ""
+    created: str = ""
+    expires: str = ""
+    certificate_id: str = ""
+    who: str = ""
+    lots: tuple[str, ...] = ()
+    valid_um: tuple[float, float] | None = None
+    u_um: tuple[float, ...] = ()
+    band_low_um: tuple[float, ...] = ()
+    band_high_um: tuple[float, ...] = ()
+    optics: dict[str, Any] = Field(default_factory=dict)
 
     @model_validator(mode="after")
     def _monotone(self) -> "Calibration":
@@ -53,7 +87,35 @@ class Calibration(BaseModel):
             )
         if (np.diff(x) <= 0).any() or (np.diff(y) < 0).any():
             raise ValueError("curve_px must rise and curve_um must not fall")
+        for name in ("u_um", "band_low_um", "band_high_um"):
+            if len(getattr(self, name)) not in (0, len(x)):
+                raise ValueError(f"{name} needs a value for each of the {len(x)} knots, or none")
+        for name in ("created", "expires"):
+            if getattr(self, name):
+                _moment(getattr(self, name))
         return self
+
+    def state(self, at: datetime | None = None) -> CalibrationState:
+        """Whether sizes may be called calibrated at a moment (default: now).
+
+        Examples
+        --------
+        >>> made = nominal_calibration(um_per_px=1.33, depth_um=100).model_copy(
+        ...     update={"calibrated": True, "expires": "2026-06-30T12:00:00Z"}
+        ... )
+        >>> [made.state(datetime(2026, month, 1, tzinfo=timezone.utc)) for month in (6, 7)]
+        ['valid', 'expired']
+        """
+        if not self.calibrated:
+            return "not_calibrated"
+        at = at or datetime.now(timezone.utc)
+        return "expired" if self.expires and at > _moment(self.expires) else "valid"
+
+    def uncertainty_um(self, ecd_um: npt.NDArray[np.floating]) -> npt.NDArray[np.float64] | None:
+        """Expanded uncertainty (k = 2) of the curve at given sizes, um; None where it is not known."""
+        if not self.u_um:
+            return None
+        return np.asarray(np.interp(ecd_um, self.curve_um, self.u_um))
 
     def ecd_um(
         self, area_px: npt.NDArray[np.generic], half_max_area_px: npt.NDArray[np.generic]
@@ -73,7 +135,13 @@ class Calibration(BaseModel):
     @property
     def sha256(self) -> str:
         """Hash of everything that decides a size or a volume."""
-        return hashlib.sha256(json.dumps(self.model_dump(), sort_keys=True).encode()).hexdigest()
+        deciding = self.model_dump(include=set(_DECIDING))
+        return hashlib.sha256(json.dumps(deciding, sort_keys=True).encode()).hexdigest()
+
+
+def _moment(text: str) -> datetime:
+    moment = datetime.fromisoformat(text.replace("Z", "+00:00"))
+    return moment if moment.tzinfo else moment.replace(tzinfo=timezone.utc)
 
 
 def nominal_calibration(*, um_per_px: float, depth_um: float) -> Calibration:
@@ -89,18 +157,41 @@ def nominal_calibration(*, um_per_px: float, depth_um: float) -> Calibration:
     )
 
 
+def certificate_id(tree: dict[str, Any]) -> str:
+    """Id of a certificate: hash of its canonical JSON (RFC 8785) without the id itself, wherever it stands.
+
+    Examples
+    --------
+    >>> one = certificate_id({"schema": "x", "id": "", "calibration": {"id": "", "certificate_id": ""}})
+    >>> one == certificate_id({"schema": "x", "id": one, "calibration": {"id": one, "certificate_id": one}})
+    True
+    """
+    bare = {k: v for k, v in tree.items() if k != "id"}
+    if isinstance(bare.get("calibration"), dict):
+        bare["calibration"] = {k: v for k, v in bare["calibration"].items() if k not in ("id", "certificate_id")}
+    return "cal-" + hashlib.sha256(rfc8785.dumps(bare)).hexdigest()[:16]
+
+
 def load_calibration(path: Path) -> Calibration:
-    """Read a calibration from a JSON file.
+    """Read a calibration from a JSON file: a calibration record, or a certificate made by ``edge-app calibrate``.
 
     Raises
     ------
     UserError
-        If the file is missing or does not hold a calibration.
+        If the file is missing, holds no calibration, or is a certificate that was changed after it was made.
     """
     try:
-        return Calibration.model_validate_json(path.read_text(encoding="utf-8"))
+        tree = json.loads(path.read_text(encoding="utf-8"))
+        if isinstance(tree, dict) and tree.get("schema") == CERTIFICATE_SCHEMA:
+            found = certificate_id(tree)
+            if tree.get("id") != found:
+                raise UserError(f"{path}: certificate {tree.get('id')} was altered: its content gives {found}")
+            tree = tree.get("calibration")
+        return Calibration.model_validate(tree)
     except OSError as error:
         raise UserError(f"{path}: calibration cannot be read ({error.strerror})") from error
+    except (json.JSONDecodeError, UnicodeDecodeError) as error:
+        raise UserError(f"{path}: calibration is not JSON ({error})") from error
     except ValidationError as error:
         first = error.errors()[0]
         key = ".".join(str(p) for p in first["loc"]) or "file"

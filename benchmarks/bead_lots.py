@@ -1,0 +1,162 @@
+"""Simulated bead standards: sprites of one lot on one instrument, with doublets and dirt, as a file for ``sim:``.
+
+Single beads are exact spheres (Mie theory). A doublet is two touching beads: the product of their two pictures, turned
+at random in the plane and tilted out of it. Dirt is rough dark particles of many sizes, on the same instrument.
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+import numpy as np
+import numpy.typing as npt
+
+from edge_app.capture.frame import RATIO_ONE
+from edge_app.capture.simulation.sprite_library import pack
+from training.optics.medium import POLYSTYRENE_N
+from training.optics.particles import make_particle
+from training.optics.particles.body import Sphere, fine_pixel
+from training.optics.render import View, render_views
+from training.optics.scene import HELD_OUT, NOMINAL, OpticsScene, draw_scene
+
+__all__ = ["BeadLot", "nominal_instrument", "render_dirt", "render_lot", "unseen_instrument"]
+
+FAMILIES = ("bead", "bead_doublet", "dirt")
+DEPTH_UM = 90.0
+SMALLEST_DIRT_UM, LARGEST_DIRT_UM = 2.5, 40.0
+
+
+@dataclass(frozen=True, kw_only=True)
+class BeadLot:
+    """True diameter of a lot and the standard deviation of its beads, um."""
+
+    diameter_um: float
+    sd_um: float
+
+
+def unseen_instrument(seed: int) -> OpticsScene:
+    """An instrument outside of everything the network is trained on: aperture, scale, focus (28 to 38 um off), coma."""
+    return draw_scene(np.random.default_rng(seed), ranges=HELD_OUT)
+
+
+def nominal_instrument() -> OpticsScene:
+    """The instrument of the shipped sprites."""
+    return draw_scene(np.random.default_rng(0), ranges=NOMINAL)
+
+
+def _sphere(diameter_um: float, medium_n: float, offset_um: tuple[float, float]) -> Sphere:
+    return Sphere(
+        family="bead",
+        diameter_um=diameter_um,
+        index=POLYSTYRENE_N,
+        medium_n=medium_n,
+        offset_um=offset_um,
+        dx=fine_pixel(diameter_um),
+    )
+
+
+def _depths(rng: np.random.Generator, scene: OpticsScene, views: int) -> list[float]:
+    """One depth in each of ``views`` equal layers of the cell, as distances from focus."""
+    depth = (np.arange(views) + rng.random(views)) / views - 0.5
+    return [float(scene.focus_offset_um + d) for d in depth * DEPTH_UM]
+
+
+def _doublet(rng: np.random.Generator, scene: OpticsScene, lot: BeadLot, views: int, radius: float) -> list[View]:
+    first, second = (float(v) for v in rng.normal(lot.diameter_um, lot.sd_um, 2))
+    turn, tilt = rng.uniform(0, 2 * np.pi), np.arcsin(rng.uniform(0, 0.6))
+    half = (first + second) / 4 * np.cos(tilt)
+    away = (float(half * np.cos(turn)), float(half * np.sin(turn)))
+    z = _depths(rng, scene, views)
+    pictures = [
+        render_views(_sphere(d, scene.medium_n, (s * away[0], s * away[1])), scene, z_um=z, fields=[(radius, 0.0)])
+        for d, s in ((first, 1), (second, -1))
+    ]
+    joined = []
+    for one, other in zip(*pictures, strict=True):
+        h, w = (min(a, b) for a, b in zip(one.intensity.shape, other.intensity.shape, strict=True))
+        cut = [_centre(v, h, w) for v in (one, other)]
+        mask = cut[0].true_mask | cut[1].true_mask
+        joined.append(
+            replace(
+                one,
+                family="bead_doublet",
+                intensity=cut[0].intensity * cut[1].intensity,
+                true_mask=mask,
+                ecd_um=float(2 * np.sqrt(mask.sum() * scene.um_per_px**2 / np.pi)),
+                max_feret_um=first / 2 + second / 2 + 2 * float(half),
+            )
+        )
+    return joined
+
+
+def _centre(view: View, h: int, w: int) -> View:
+    y, x = (view.intensity.shape[0] - h) // 2, (view.intensity.shape[1] - w) // 2
+    part = np.s_[y : y + h, x : x + w]
+    return replace(view, intensity=view.intensity[part], true_mask=view.true_mask[part])
+
+
+def _coded(view: View) -> npt.NDArray[np.uint8]:
+    """The picture in ratio codes, faded over its outermost three pixels so that it ends in background."""
+    ratio = view.intensity.astype(np.float32)
+    y, x = (np.minimum(np.arange(n), np.arange(n)[::-1]) for n in ratio.shape)
+    fade = np.clip(np.minimum.outer(y, x) / 3.0, 0, 1)
+    return np.clip(np.rint(RATIO_ONE * (1 + fade * (ratio - 1))), 0, 255).astype(np.uint8)
+
+
+def _field_radius(rng: np.random.Generator) -> float:
+    return float(np.sqrt(rng.uniform(0.0, 0.8)))
+
+
+def render_dirt(scene: OpticsScene, *, seed: int, particles: int = 16, views: int = 4) -> list[View]:
+    """Rough particles of all sizes."""
+    rng = np.random.default_rng([seed, 2])
+    seen: list[View] = []
+    for i in range(particles):
+        size = SMALLEST_DIRT_UM * (LARGEST_DIRT_UM / SMALLEST_DIRT_UM) ** ((i + rng.random()) / particles)
+        particle = make_particle("rubber", rng, ecd_um=float(size), medium_n=scene.medium_n)
+        seen += render_views(particle, scene, z_um=_depths(rng, scene, views), fields=[(_field_radius(rng), 0.0)])
+    return [replace(v, family="dirt") for v in seen]
+
+
+def render_lot(
+    path: Path,
+    lot: BeadLot,
+    scene: OpticsScene,
+    *,
+    seed: int,
+    dirt: Sequence[View] = (),
+    beads: int = 24,
+    doublets: int = 8,
+    views: int = 6,
+) -> Path:
+    """Write the sprites of one lot on one instrument; families ``bead``, ``bead_doublet`` and, if given, ``dirt``.
+
+    Parameters
+    ----------
+    beads, doublets, views
+        Particles of each kind, and how many depths each is seen at.
+    """
+    rng = np.random.default_rng([seed, 1])
+    seen: list[View] = []
+    for _ in range(beads):
+        offset = (float(rng.uniform(-0.6, 0.6)), float(rng.uniform(-0.6, 0.6)))
+        sphere = _sphere(float(rng.normal(lot.diameter_um, lot.sd_um)), scene.medium_n, offset)
+        seen += render_views(sphere, scene, z_um=_depths(rng, scene, views), fields=[(_field_radius(rng), 0.0)])
+    for _ in range(doublets):
+        seen += _doublet(rng, scene, lot, views, _field_radius(rng))
+    seen += dirt
+    pack(
+        families=FAMILIES,
+        patches=[_coded(v) for v in seen],
+        masks=[v.true_mask for v in seen],
+        family=[FAMILIES.index(v.family) for v in seen],
+        columns={
+            "ecd_um": [v.ecd_um for v in seen],
+            "max_feret_um": [v.max_feret_um for v in seen],
+            "z_um": [v.z_um for v in seen],
+            "field_radius": [v.field_x for v in seen],
+            "um_per_px": [v.scene.um_per_px for v in seen],
+        },
+        metadata={"diameter_um": lot.diameter_um, "sd_um": lot.sd_um, "focus_offset_um": scene.focus_offset_um},
+    ).save(path)
+    return path

@@ -1,0 +1,158 @@
+"""Verify a run record's audit chain, or the system between calibrations."""
+
+import json
+from datetime import datetime, timezone
+from pathlib import Path
+
+import click
+
+from edge_app.cli.bead_input import open_bead_run
+from edge_app.config import Settings, load_settings
+from edge_app.errors import UserError
+from edge_app.measurement.calibration import Calibration, load_calibration
+from edge_app.measurement.certificate import Check
+from edge_app.measurement.control_chart import charts_of, charts_svg, charts_text
+from edge_app.measurement.suitability import (
+    Suitability,
+    append_history,
+    check_beads,
+    check_blank,
+    check_calibration,
+    read_history,
+    read_limits,
+)
+from edge_app.messaging.outbox import default_state_dir
+from edge_app.recording.atomic_file import atomic_file
+from edge_app.recording.audit import current_user, utc_now, verify_record
+from edge_app.recording.record_reader import find_record
+
+__all__ = ["verify"]
+
+
+@click.command()
+@click.argument("run", type=click.Path(path_type=Path), required=False)
+@click.option("--run-id", help="Which record, where the folder holds several (default: the newest).")
+@click.option("--head", help="Hash of the last audit entry as it was kept elsewhere (printed, published with the run).")
+@click.option("--blank", help="Particle-free water: source URI or run record.")
+@click.option("--beads", help="Bead standard: source URI or run record.")
+@click.option("--limits", type=click.Path(path_type=Path), help="Limits (TOML): tables blank, beads, optics.")
+@click.option("--calibration", type=click.Path(path_type=Path), help="Certificate; default: the one of the settings.")
+@click.option("--config", type=click.Path(path_type=Path), help="Settings file (TOML).")
+@click.option("--frames", type=click.IntRange(min=1), help="At most this many frames of each source.")
+@click.option("--history", type=click.Path(path_type=Path), help="Control-chart history; default: in the state folder.")
+@click.option("--chart", type=click.Path(path_type=Path), help="Write the control charts to this file (SVG).")
+@click.option("--who", help="Name in the history; default: the user.")
+@click.option("--json", "as_json", is_flag=True, help="Print one JSON object.")
+def verify(
+    run: Path | None,
+    run_id: str | None,
+    head: str | None,
+    blank: str | None,
+    beads: str | None,
+    limits: Path | None,
+    calibration: Path | None,
+    config: Path | None,
+    frames: int | None,
+    history: Path | None,
+    chart: Path | None,
+    who: str | None,
+    as_json: bool,
+) -> None:
+    """Verify a run record, or the system between calibrations.
+
+    RUN (folder or record): every row is checked against the audit chain; OK, or the first broken record. With --blank
+    and --beads: system suitability, pass or fail for each check, kept in a history with control charts.
+    Exit code 0: OK, or all checks passed; 1: broken, or a check failed; 2: could not be verified.
+
+    \b
+    Examples:
+      edge-app verify runs/first
+      edge-app verify --blank dir:water --beads dir:beads10 --limits lot_44021.toml --calibration calibration.json
+    """
+    if (run is None) == (blank is None and beads is None):
+        raise UserError("verify takes either a RUN, or --blank and/or --beads")
+    if run is not None:
+        good = _verify_run(find_record(run, run_id), head=head, as_json=as_json)
+    else:
+        settings = load_settings(config)
+        file = calibration or settings.flow_cell.calibration_file
+        if file is None:
+            raise UserError("verify needs --calibration FILE, or flow_cell.calibration_file in the settings")
+        suitability = _suitability(
+            settings, load_calibration(file), blank=blank, beads=beads, limits=limits, frames=frames, who=who
+        )
+        place = history or default_state_dir() / "suitability.jsonl"
+        read_history(place)
+        append_history(place, suitability)
+        _show(suitability, place, chart=chart, as_json=as_json)
+        good = suitability.passed
+    if not good:
+        raise click.exceptions.Exit(1)
+
+
+def _verify_run(path: Path, *, head: str | None, as_json: bool) -> bool:
+    verdict = verify_record(path, expected_head=head)
+    if as_json:
+        click.echo(json.dumps({"record": str(path), **vars(verdict)}))
+    elif verdict.ok:
+        state = "" if verdict.finished else "; the record is not closed: the run goes on, or its end is missing"
+        click.echo(f"OK  {path.name}: {verdict.entries} audit entries, {verdict.windows} windows{state}")
+        click.echo(f"head {verdict.head}")
+    else:
+        click.echo(f"BROKEN  {path.name}: {verdict.first_broken}")
+    return verdict.ok
+
+
+def _suitability(
+    settings: Settings,
+    calibration: Calibration,
+    *,
+    blank: str | None,
+    beads: str | None,
+    limits: Path | None,
+    frames: int | None,
+    who: str | None,
+) -> Suitability:
+    wanted, now = read_limits(limits), datetime.now(timezone.utc)
+    checks: list[Check] = [check_calibration(calibration, now=now)]
+    if blank is not None:
+        read = open_bead_run(blank, settings=settings, frames=frames, calibration=calibration)
+        checks += check_blank(read, calibration, wanted.blank)
+    if beads is not None:
+        read = open_bead_run(beads, settings=settings, frames=frames, calibration=calibration)
+        checks += check_beads(read, calibration, wanted)
+    return Suitability(
+        time=utc_now(),
+        who=who or settings.run.operator or current_user(),
+        calibration_id=calibration.id,
+        calibration_state=calibration.state(now),
+        lot=wanted.beads.lot if beads is not None else "",
+        checks=tuple(checks),
+    )
+
+
+def _show(suitability: Suitability, history: Path, *, chart: Path | None, as_json: bool) -> None:
+    charts = charts_of(read_history(history))
+    if chart is not None:
+        with atomic_file(chart) as file:
+            file.write(charts_svg(charts).encode())
+    if as_json:
+        signals = {c.name: c.signal for c in charts if c.signal}
+        click.echo(json.dumps({**suitability.tree(), "history": str(history), "signals": signals}))
+        return
+    from rich.console import Console
+    from rich.table import Table
+
+    table = Table(box=None, pad_edge=False)
+    for column in ("check", "found", "allowed", "result"):
+        table.add_column(column)
+    words = {True: "[green]pass[/]", False: "[red]FAIL[/]", None: "-"}
+    for check in suitability.checks:
+        found = "-" if check.value is None else f"{check.value:g} {check.unit}".strip()
+        table.add_row(check.name, found, check.limit, words[check.passed])
+    console = Console()
+    console.print(table)
+    console.print(
+        f"[bold]{'suitable' if suitability.passed else 'NOT suitable'}[/] by calibration {suitability.calibration_id}"
+    )
+    click.echo(f"\nOver time ({history}):\n{charts_text(charts)}")

@@ -1,0 +1,58 @@
+"""Where the focal plane lies in the cell, estimated from beads alone."""
+
+import itertools
+from typing import Final
+
+import numpy as np
+import numpy.typing as npt
+
+__all__ = ["estimate_focus_offset"]
+
+BINS: Final = 12
+
+
+def estimate_focus_offset(
+    intensity_mean: npt.NDArray[np.floating],
+    intensity_std: npt.NDArray[np.floating],
+    weight: npt.NDArray[np.floating],
+    *,
+    depth_um: float,
+) -> float | None:
+    """Focal plane minus middle of the cell, um; positive: the plane lies beyond the middle, seen along the light.
+
+    Images of beads of one size are spread evenly over the depth. The mean intensity of a bead's mask rises through
+    the depth from one wall to the other, so its rank is a depth; contrast (standard deviation) is highest at the
+    focal plane. The rank of the highest contrast is the place of the plane. An estimate good to about a sixth of
+    the depth (``docs/calibration.md``), and never beyond the walls.
+
+    Parameters
+    ----------
+    intensity_mean, intensity_std, weight
+        (n,): columns of the particles, and the probability of a single bead of a size of 5 to 15 um.
+    depth_um
+        Inner depth of the cell.
+
+    Returns
+    -------
+    float, or None with fewer than 60 beads.
+
+    Examples
+    --------
+    >>> z = np.linspace(-30, 70, 500)    # distances from focus in a cell 100 um deep
+    >>> round(estimate_focus_offset(0.6 + 0.002 * z, 0.4 - 2e-5 * z**2, np.ones(500), depth_um=100), -1)
+    20.0
+    """
+    use = np.asarray(weight) > 0.5
+    n = int(use.sum())
+    if n < 60:
+        return None
+    order = np.argsort(np.asarray(intensity_mean)[use], kind="stable")
+    contrast = np.asarray(intensity_std, np.float64)[use][order]
+    edges = np.linspace(0, n, BINS + 1).astype(np.int64)
+    height = np.array([np.median(contrast[a:b]) for a, b in itertools.pairwise(edges)])
+    rank = (np.arange(BINS) + 0.5) / BINS
+    top = int(np.argmax(height))
+    near = slice(max(0, top - 3), min(BINS, top + 4))
+    a, b, _ = np.polyfit(rank[near], height[near], 2)
+    at = float(np.clip(-b / (2 * a), rank[near][0], rank[near][-1])) if a < 0 else float(rank[top])
+    return float(depth_um * (0.5 - at))

@@ -23,6 +23,7 @@ from edge_app.recording.record_reader import Record, open_record
 from edge_app.recording.run_record import add_audit_entry
 
 __all__ = [
+    "ACTION",
     "SIGNATURE_SCHEMA",
     "Signature",
     "SignatureVerdict",

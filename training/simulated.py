@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import threading
 from collections.abc import Callable
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field, fields, replace
 from pathlib import Path
 from typing import Final
 
@@ -88,6 +88,15 @@ LIBRARIES: Final = {
 }
 
 
+def thin_out_small(store: ViewStore, *, below_um: float = 4.0, keep_every: int = 3) -> ViewStore:
+    """Keep every third view of particles too small to tell apart, so that they do not use up the network."""
+    keep = (store.ecd_um >= below_um) | (np.arange(len(store)) % keep_every == 0)
+    shared = {"pixels", "mask"}
+    return ViewStore(
+        **{f.name: getattr(store, f.name) if f.name in shared else getattr(store, f.name)[keep] for f in fields(store)}
+    )
+
+
 def render_library(name: str, work: Path, *, share: float = 1.0, workers: int = 1) -> ViewStore:
     """Render one of `LIBRARIES` below ``work``; ``share`` below 1 renders its first part only."""
     library = LIBRARIES[name]
@@ -150,7 +159,9 @@ class SimulatedFit:
 
     network: str = "fused_residual"
     geometry: CropGeometry = field(default_factory=CropGeometry)
-    schedule: Schedule = field(default_factory=lambda: Schedule(epochs=60, samples_per_epoch=40_000))
+    schedule: Schedule = field(
+        default_factory=lambda: Schedule(epochs=92, samples_per_epoch=36_000, learning_rate=2.5e-3)
+    )
     seed: int = 7
     share: float = 1.0
     workers: int = 2
@@ -194,7 +205,7 @@ def simulate_fit(
     for name in LIBRARIES:
         stores[name] = render_library(name, work, share=options.share, workers=options.workers)
         report(f"library {name}: {len(stores[name])} views")
-    training = ViewStore.concatenate([stores["train0"], stores["train1"]])
+    training = thin_out_small(ViewStore.concatenate([stores["train0"], stores["train1"]]))
     exposures = RollingExposures(store=training, geometry=options.geometry, seed=1000 * options.seed)
     model = build_network(options.network, classes=len(KNOWN), window_px=options.geometry.window_px)
 

@@ -8,7 +8,7 @@ import numpy as np
 import numpy.typing as npt
 
 from edge_app.errors import UserError
-from edge_app.measurement.dispersion import dispersion_of
+from edge_app.measurement.dispersion import Dispersion, dispersion_of
 from edge_app.measurement.histogram import Histogram
 from edge_app.measurement.poisson import CONFIDENCE, weighted_interval
 from edge_app.measurement.window import Window
@@ -17,8 +17,9 @@ __all__ = ["METHODS", "CountSeries", "Interval", "Method", "difference", "interv
 
 F8 = npt.NDArray[np.float64]
 Method = Literal[
-    "poisson_exact", "poisson_weighted", "block_bootstrap", "stated_dispersion", "difference", "student", "prevalence"
-]
+    "poisson_exact", "poisson_weighted", "block_bootstrap", "stated_dispersion", "difference", "student", "prevalence",
+    "combined",
+]  # fmt: skip
 
 METHODS: Final[dict[Method, str]] = {
     "poisson_exact": "exact Poisson interval (Garwood)",
@@ -28,11 +29,15 @@ METHODS: Final[dict[Method, str]] = {
     "difference": "interval of a difference from those of its parts (MOVER)",
     "student": "Student's t interval of the mean of aliquots",
     "prevalence": "class count corrected for the classifier, interval by bootstrap",
+    "combined": "interval of the count with the uncertainty (k = 2) of volume, size and coincidence",
 }
 """What each method is called in a report."""
 
 MOST_WINDOWS: Final = 400
 """Longer series are merged to at most this many spans: more tell nothing more about the scatter."""
+
+ENOUGH_COUNTS: Final = 100
+"""Counts from which their own scatter over the windows is used."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -59,6 +64,8 @@ class Interval:
         Analysed volume behind it.
     dispersion
         Variance over the Poisson variance that the interval used (1: Poisson).
+    systematic
+        Half-width (k = 2) of what more volume does not reduce, already in the interval: 0 for one of counts alone.
     """
 
     value: float
@@ -72,6 +79,7 @@ class Interval:
     counted: int
     volume_ml: float
     dispersion: float = 1.0
+    systematic: float = 0.0
 
     @property
     def method_name(self) -> str:
@@ -80,7 +88,14 @@ class Interval:
 
     def scaled(self, factor: float, *, unit: str) -> "Interval":
         """The same in another unit: ``scaled(container_ml, unit="per container")``."""
-        return replace(self, value=self.value * factor, low=self.low * factor, high=self.high * factor, unit=unit)
+        return replace(
+            self,
+            value=self.value * factor,
+            low=self.low * factor,
+            high=self.high * factor,
+            systematic=self.systematic * factor,
+            unit=unit,
+        )
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -206,7 +221,8 @@ def interval_per_ml(
     dilution
         Factor by which the sample was diluted.
     dispersion
-        ``auto``: from the windows (Poisson with fewer than 12 of them); ``poisson``: none; a number: this one.
+        ``auto``: from the windows (Poisson with fewer than 12 of them; where there are fewer than 100 counts, that of
+        smaller sizes and other classes with them); ``poisson``: none; a number: this one.
     confidence
         Two-sided.
     seed
@@ -242,7 +258,7 @@ def interval_per_ml(
     method: Method = "poisson_exact" if plain else "poisson_weighted"
     factor = 1.0
     if dispersion == "auto":
-        found = dispersion_of(w.sum((1, 2)), squares, series.volume_ml, seed=seed)
+        found = _dispersion(series, rows, bins, seed)
         if found is not None and found.factor > 1:
             factor, method = found.inflation(confidence=confidence), "block_bootstrap"
     elif dispersion != "poisson":
@@ -264,6 +280,25 @@ def interval_per_ml(
         volume_ml=volume,
         dispersion=factor,
     )
+
+
+def _dispersion(series: CountSeries, rows: list[int], bins: slice, seed: int) -> Dispersion | None:
+    """Dispersion of the chosen counts; where they are few, of the nearest population that is not.
+
+    Few counts tell nothing about scatter, but particles imaged repeatedly are so at every size and in every class: more
+    sizes, smaller ones first, then all classes are taken in until there are enough counts.
+    """
+    for chosen in (rows, list(range(len(series.classes)))):
+        low = bins.start
+        while True:
+            n, w = series.counts[:, chosen, low : bins.stop], series.weighted[:, chosen, low : bins.stop]
+            if n.sum() >= ENOUGH_COUNTS or low == 0:
+                break
+            low -= 1
+        if n.sum() >= ENOUGH_COUNTS:
+            break
+    squares = np.divide(w * w, n, out=np.zeros_like(w), where=n > 0).sum((1, 2))
+    return dispersion_of(w.sum((1, 2)), squares, series.volume_ml, seed=seed)
 
 
 def difference(first: Interval, second: Interval) -> Interval:
@@ -294,5 +329,6 @@ def difference(first: Interval, second: Interval) -> Interval:
         low=value - float(np.hypot(a.value - a.low, b.high - b.value)),
         high=value + float(np.hypot(a.high - a.value, b.value - b.low)),
         method="difference",
+        systematic=float(np.hypot(a.systematic, b.systematic)),
         dispersion=max(a.dispersion, b.dispersion),
     )

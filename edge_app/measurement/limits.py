@@ -3,6 +3,7 @@
 Flow imaging is none of the methods that these chapters prescribe. A comparison is information, never compliance.
 """
 
+import math
 import sys
 from dataclasses import dataclass
 from functools import lru_cache
@@ -157,7 +158,7 @@ class Verdict:
         In the unit of the limit.
     extra_volume_ml
         Volume to analyse beyond the present one after which the interval clears the limit if the rate stays as it is;
-        0 if decided, None if no volume would (the value is on the limit).
+        0 if decided, None if no volume would (the value is on the limit, or within the systematic uncertainty of it).
     """
 
     standard: Standard
@@ -198,7 +199,8 @@ def deciding_volume_ml(interval: Interval, limit: float) -> float | None:
     Returns
     -------
     float or None
-        In mL, at most the present volume if it is decided already; None if value and limit are the same.
+        In mL, at most the present volume if it is decided already; None if value and limit are the same, or nearer to
+        each other than the interval's systematic part.
 
     Examples
     --------
@@ -208,18 +210,24 @@ def deciding_volume_ml(interval: Interval, limit: float) -> float | None:
     1.23
     """
     i = interval
-    if i.value == limit:
+    gap = abs(limit - i.value)
+    if gap <= i.systematic:
         return None
-    if i.counted == 0 or i.method in ("difference", "student", "prevalence"):
-        arm = i.high - i.value if limit > i.value else i.value - i.low
-        power = 1 if i.counted == 0 else 2  # without counts the upper end is a number of counts over the volume
-        return i.volume_ml * (arm / abs(limit - i.value)) ** power
+    # What is left of the gap for the part that shrinks.
+    room = math.sqrt(gap**2 - i.systematic**2)
+    arm = i.high - i.value if limit > i.value else i.value - i.low
+    arm = math.sqrt(max(0.0, arm**2 - i.systematic**2))
+    if i.counted == 0:
+        return i.volume_ml * arm / room  # the upper end is a number of counts over the volume
+    if i.method in ("difference", "student", "prevalence"):
+        return i.volume_ml * (arm / room) ** 2
     counts = i.counted / i.dispersion  # as many Poisson counts as would be as uncertain
 
     def clears(times: float) -> bool:
         n = np.array(counts * times)
         low, high = poisson_interval(n, confidence=i.confidence)
-        return bool(i.value * high / n <= limit) if limit > i.value else bool(i.value * low / n > limit)
+        arm = i.value * (high / n - 1) if limit > i.value else i.value * (1 - low / n)
+        return bool(arm <= room)
 
     below, above = -20.0, 40.0  # log2 of the factor on the volume
     if not clears(2.0**above):

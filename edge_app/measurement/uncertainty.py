@@ -2,7 +2,7 @@
 
 import math
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Final
 
 import numpy as np
@@ -19,6 +19,7 @@ __all__ = [
     "InputUncertainties",
     "local_exponent",
     "uncertainty_budget",
+    "with_systematic",
 ]
 
 COVERAGE_FACTOR: Final = 2.0
@@ -249,6 +250,32 @@ def uncertainty_budget(
         expanded=COVERAGE_FACTOR * combined,
         counting=counting,
         systematic=math.sqrt(max(0.0, variance - contributions[0] ** 2)),
+    )
+
+
+def with_systematic(interval: Interval, budget: Budget) -> Interval:
+    """The interval of a count, widened by everything else in its budget (k = 2).
+
+    Each arm becomes the root of its square and that of ``2 * budget.systematic``: the exact, lopsided interval of a
+    small count stays so. Compare this one with a limit where the truth of volume and size matters, not only of chance.
+
+    Raises
+    ------
+    UserError
+        If the budget is of another result.
+    """
+    if (interval.value, interval.size_um, interval.unit) != (budget.value, budget.size_um, "per mL"):
+        raise UserError(
+            f"the budget of {budget.value:g} per mL (>= {budget.size_um:g} um) is not that of {interval.value:g} "
+            f"{interval.unit} (>= {interval.size_um:g} um)"
+        )
+    half = budget.coverage_factor * budget.systematic
+    return replace(
+        interval,
+        low=max(0.0, interval.value - math.hypot(interval.value - interval.low, half)),
+        high=interval.value + math.hypot(interval.high - interval.value, half),
+        method="combined",
+        systematic=half,
     )
 
 

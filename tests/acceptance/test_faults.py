@@ -198,7 +198,7 @@ def test_interrupt_ends_a_watched_folder_that_gets_nothing_more(app, wait_for, t
         stdout, _ = process.communicate(timeout=6)
     finally:
         process.kill()
-        process.wait()
+        process.communicate()
     assert json.loads(stdout.strip().splitlines()[-1])["frames"] == 30
 
 

@@ -28,8 +28,9 @@ __all__ = ["IntegerModel", "convert_to_int8", "run_int8"]
 
 F4 = npt.NDArray[np.float32]
 
-#: log2 of the largest reduction that the second input can carry exactly: particles up to 16 windows wide.
-LARGEST_SIZE = 4.0
+#: Largest log2 of the reduction that the second input carries (particles of three windows); beyond, it saturates. It
+#: shares its quantisation with the pooled features, which reach 1.8: a wider range would coarsen those.
+LARGEST_SIZE = 1.6
 
 
 @dataclass(frozen=True)

@@ -166,7 +166,7 @@ def test_tflite_runtime_gives_the_same_classes(classifier: Classifier, tmp_path:
     assert len(np.unique(ours.class_index)) >= 3
     with np.load(out) as theirs:
         same = theirs["class_index"] == ours.class_index
-        # The two round differently inside (docs/classification.md); where two classes are as likely that tips the scale.
+        # The two round differently inside (docs/classification.md): it tips the scale where two classes are as likely.
         assert same.mean() >= 0.98, f"{same.mean():.4f} of the crops have the same class"
         sure = ours.confidence > 0.6
         assert same[sure].mean() >= 0.998

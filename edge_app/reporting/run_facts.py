@@ -23,6 +23,7 @@ from edge_app.recording.particle_columns import RecordedParticles
 from edge_app.recording.pictures import sample_keys
 from edge_app.recording.record_reader import Record, open_record
 from edge_app.recording.signature import ACTION as SIGNED
+from edge_app.reporting.class_correction import CorrectedClasses, corrected_classes
 from edge_app.reporting.gallery import Gallery, PictureEntry, galleries, register
 from edge_app.reporting.number_text import bin_text
 from edge_app.reporting.palette import class_colours
@@ -100,6 +101,7 @@ class RunFacts:
     series: CountSeries | None
     reporting_limit_um: float
     table: SizeTable
+    corrected: CorrectedClasses | None
     bins: tuple[BinRow, ...]
     scatter: tuple[ScatterClass, ...]
     scatter_total: int
@@ -406,6 +408,12 @@ def _read(record: Record, *, key: str, container_ml: float | None) -> RunFacts:
         series=series,
         reporting_limit_um=limit_um,
         table=size_table(series, classes=classes, reporting_limit_um=limit_um, container_ml=container_ml),
+        corrected=corrected_classes(
+            particles,
+            bundle=meta.get("bundle") or {},
+            sizes_um=[s for s in REPORTING_EDGES_UM if s >= limit_um],
+            volume_ml=total.volume_ml,
+        ),
         bins=tuple(
             BinRow(
                 index=i,

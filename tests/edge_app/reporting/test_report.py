@@ -12,6 +12,7 @@ import pytest
 import recorded_runs as runs
 from simulated_runs import run_pipeline
 
+from edge_app.classification.prevalence import corrected_class_counts
 from edge_app.errors import UserError
 from edge_app.measurement.concentration import interval_per_ml
 from edge_app.measurement.window import REJECTION_REASONS
@@ -231,6 +232,33 @@ def test_optics_are_shown_where_the_record_has_them(tmp_path: Path) -> None:
     assert "204.50" in text
     assert "1.01 %" in text
     assert f"data:image/png;base64,{png}" in html.decode()
+
+
+def test_class_counts_are_corrected_where_the_record_allows_it(tmp_path: Path) -> None:
+    rng = np.random.default_rng(4)
+    content = runs.window_content(rng, 0, per_frame=80)
+    prior = [0.4, 0.0, 0.0, 0.0]
+    for name, bundle in (("with", {"name": "default", "log_prior": prior}), ("without", {"name": "default"})):
+        with runs.create(tmp_path / name, bundle=bundle) as record:
+            record.commit_window(
+                content.window, content.particles, class_index=content.class_index, confidence=content.confidence,
+                probabilities=content.probabilities,
+            )  # fmt: skip
+            record.finish({})
+    corrected = read_run(tmp_path / "with").corrected
+    p = content.particles
+    chosen = p.ecd_um >= 10.0
+    shares = np.exp(prior) / np.exp(prior).sum()
+    expected = corrected_class_counts(
+        content.class_index[chosen], p.weight[chosen], classes=runs.CLASSES[:-1],
+        probabilities=content.probabilities[chosen], assumed_prior=shares,
+    )  # fmt: skip
+    column = corrected.sizes_um.index(10.0)
+    for k, name in enumerate(expected.classes):
+        assert corrected.rows[name][column].value == pytest.approx(expected.corrected[k] / content.window.volume_ml)
+    assert "corrected for the classifier's confusions" in text_of(build_report([tmp_path / "with"]))
+    assert read_run(tmp_path / "without").corrected is None
+    assert "corrected for" not in text_of(build_report([tmp_path / "without"]))
 
 
 # -- aliquots -----------------------------------------------------------------------------------------------------

@@ -56,8 +56,8 @@ def _sphere(diameter_um: float, medium_n: float, offset_um: tuple[float, float])
 
 
 def _depths(rng: np.random.Generator, scene: OpticsScene, views: int) -> list[float]:
-    """One depth in each of ``views`` equal layers of the cell, as distances from focus."""
-    depth = (np.arange(views) + rng.random(views)) / views - 0.5
+    """Depths from wall to wall, evenly but for a shake, as distances from focus."""
+    depth = np.clip(np.linspace(-0.5, 0.5, views) + rng.uniform(-0.4, 0.4, views) / views, -0.5, 0.5)
     return [float(scene.focus_offset_um + d) for d in depth * DEPTH_UM]
 
 

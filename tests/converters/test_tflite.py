@@ -5,6 +5,7 @@ from pathlib import Path
 import cv2
 import numpy as np
 import pytest
+from ai_edge_litert.interpreter import Interpreter
 from click.testing import CliRunner
 
 from converters.__main__ import main
@@ -46,6 +47,16 @@ def test_the_input_takes_the_code_as_it_is(integer: IntegerModel) -> None:
     crop = integer.quantisation["crop"]
     assert crop.zero_point == 32
     assert crop.scale == pytest.approx(1 / 64, rel=1e-4)
+
+
+def test_residual_branches_are_quantised_no_wider_than_they_can_act(integer: IntegerModel) -> None:
+    interpreter = Interpreter(model_content=integer.content)
+    interpreter.allocate_tensors()
+    scales = {d["index"]: d["quantization"][0] for d in interpreter.get_tensor_details()}
+    sums = [op for op in interpreter._get_ops_details() if op["op_name"] == "ADD"]
+    assert len(sums) >= 4
+    for op in sums:
+        assert max(scales[i] for i in op["inputs"]) <= 12.01 / 255
 
 
 def test_conversion_is_deterministic(crops: Crops, integer: IntegerModel) -> None:

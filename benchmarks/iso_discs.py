@@ -64,7 +64,7 @@ def measure_discs(path: Path) -> DiscResult:
         frames=len(parts),
         counted=len(whole),
         on_border=len(p) - len(whole),
-        small=segmenter.counters["small"],
+        small=segmenter.counters["speckle"],
         mean_diameter=float(whole.ecd_um.mean(dtype=np.float64)) if some else None,
         error=float(whole.ecd_um.mean(dtype=np.float64)) - nominal if some else None,
         standard_deviation=float(whole.ecd_um.std(dtype=np.float64)) if some else None,

@@ -106,13 +106,22 @@ class Loop:
         read = RunAhead(self._read(), depth=DEPTH, name="read")
         segmented = RunAhead(self._segment(iter(read)), depth=DEPTH, name="segment")
         counted = RunAhead(self._count(segmented), depth=DEPTH, name="count")
-        for frame in counted:
-            yield from self._builder.add(frame)
+        try:
+            for frame in counted:
+                yield from self._builder.add(frame)
+        except GeneratorExit:
+            raise
+        except BaseException:
+            # What was counted before the error is as good as ever.
+            yield from self._builder.flush()
+            raise
         yield from self._builder.flush()
 
     def stop(self) -> None:
         """End after the frames that are in hand; what they hold is still counted."""
         self._stopping = True
+        # A source that waits for its next frame would look at nothing else.
+        self._source.close()
 
     def _spend(self, stage: str, started: float) -> None:
         self.state.stage_s[stage] = self.state.stage_s.get(stage, 0.0) + time.perf_counter() - started

@@ -1,5 +1,6 @@
 """A whole run: the rooms opened, the loop driven, every closed window recorded and published."""
 
+import contextlib
 import json
 import os
 import platform
@@ -48,6 +49,7 @@ from edge_app.messaging.messages import (
 from edge_app.messaging.outbox import default_state_dir
 from edge_app.messaging.publisher import Publisher
 from edge_app.messaging.topics import Topics
+from edge_app.recording.errors import RecordingError
 from edge_app.recording.event import Severity
 from edge_app.recording.outgoing import Outgoing
 from edge_app.recording.pictures import PicturePicker
@@ -239,9 +241,11 @@ class Pipeline:
         state_dir = default_state_dir()
         self._recover_earlier(state_dir)
         settings = self.settings
-        publisher = Publisher(
-            settings.mqtt, boot_id=self.boot_id, info=self._info_message(), state_dir=state_dir
-        )
+        try:
+            publisher = Publisher(settings.mqtt, boot_id=self.boot_id, info=self._info_message(), state_dir=state_dir)
+        except BaseException:
+            self.source.close()
+            raise
         self.topics = Topics.from_settings(settings.mqtt)
         self._provenance = Provenance(
             device=settings.mqtt.device_id,
@@ -262,6 +266,10 @@ class Pipeline:
                     self._drive(record, publisher)
                     result = self._finish(record, time.perf_counter() - began)
                     publisher.notify()
+                except BaseException as error:
+                    self._fail(record, error)
+                    publisher.notify()
+                    raise
                 finally:
                     publisher.set_status("ready")
                     report = publisher.stop(settings.mqtt.flush_s)
@@ -412,6 +420,8 @@ class Pipeline:
                     publisher.publish_volatile("stats", self._stats(closed, publisher, now - last_stats, seen))
                     last_stats, seen = now, (self._loop.state.frames_in, self._loop.state.particles)
         finally:
+            # Before the stages are waited for: they may be waiting for a source that is silent.
+            self.source.close()
             windows.close()  # type: ignore[attr-defined]  # a generator; ends the stages' threads
         self._tell_problems()
 
@@ -516,9 +526,29 @@ class Pipeline:
         ]  # fmt: skip
         text = f"run {self.run_id} {state}: {total.particles} particles in {total.frames} frames"
         self._event(record, "run_ended", text)
-        record.finish(result, state=state, frames_sha256=frames_sha256, outgoing=self._rows(messages))
+        # Where the record lies is no part of it: it may be moved.
+        kept = {key: value for key, value in result.items() if key != "record"}
+        record.finish(kept, state=state, frames_sha256=frames_sha256, outgoing=self._rows(messages))
         # Kept outside the record, the head of its chain shows later that nothing was cut off its end.
         return {**result, "record_head": record.head}
+
+    def _fail(self, record: RunRecord, error: BaseException) -> None:
+        """Close the record of a run that an error ended; where that cannot be written either, the next start does."""
+        if record.finished:
+            return
+        reason = f"{type(error).__name__}: {' '.join(str(error).split())}"
+        total, ended = self._total, datetime.now(timezone.utc)
+        message = Run(
+            device=self._provenance.device, boot_id=self.boot_id, run_id=self.run_id, state="failed",
+            started=utc_text(self.started), ended=utc_text(ended), source=self.info.uri,
+            sample_id=self.settings.run.sample, operator=self.settings.run.operator,
+            flow_rate_ul_per_min=self.info.flow_rate_ul_per_min, frames=total.frames,
+            particles=total.particles, volume_ml=total.volume_ml,
+        )  # fmt: skip
+        # If the disk is full this may not fit either; the first error is the one to be told.
+        with contextlib.suppress(RecordingError):
+            self._event(record, "run_failed", f"run {self.run_id} ended by an error: {reason}", severity="error")
+            record.finish({"error": reason}, state="failed", reason=reason, outgoing=self._rows([message]))
 
     def _notes(self) -> list[str]:
         notes = []

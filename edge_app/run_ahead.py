@@ -56,8 +56,11 @@ class RunAhead(Generic[T]):
             error = caught
         finally:
             close = getattr(self._items, "close", None)
-            if close is not None:
-                close()
+            try:
+                if close is not None:
+                    close()
+            except BaseException as caught:  # the consumer has to hear of the end whatever happens
+                error = error or caught
             with self._change:
                 self._error = error
                 self._ended = True

@@ -99,10 +99,12 @@ class WindowBuilder:
 
     def add(self, frame: CountedFrame) -> Iterator[ClosedWindow]:
         """Take a frame; yields the window that it ends, if any."""
-        # A clock that steps back must not open windows that are closed: such a frame counts in the present one.
+        # A clock that steps back a little must not open a window that is closed: such a frame counts in the present
+        # one. One that steps back by more was wrong before, or is set anew: a window of its own, not one without end.
         span = int(np.floor(frame.time_s / self._length_s + 1e-9))
-        if self._span is not None and span > self._span:
+        if self._span is not None and not self._span - 1 <= span <= self._span:
             yield from self.flush()
+            self._span = span
         self._span = span if self._span is None else max(span, self._span)
         if frame.ratio is not None:
             self._frame_volume_ml = self._volume_of(*frame.ratio.shape)

@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 
 ROOT = Path(__file__).parents[1]
-ROOMS = ("capture", "segmentation", "measurement", "classification", "recording", "messaging")
+ROOMS = ("capture", "segmentation", "measurement", "classification", "recording", "reporting", "messaging")
 # Contracts that sit in one room and are plain data, open to the rooms before it.
 JOINTS = {"edge_app/pipeline.py", "edge_app/config.py"}
 

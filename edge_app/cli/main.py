@@ -17,6 +17,10 @@ COMMANDS: Final = {
     "demo": ("edge_app.cli.demo", "Ten seconds of a simulated flow cell with a live histogram."),
     "watch": ("edge_app.cli.watch", "Live view of any device, as an MQTT subscriber."),
     "classify": ("edge_app.cli.classify", "Classify particle pictures cut by another instrument."),
+    "reanalyse": (
+        "edge_app.cli.reanalyse",
+        "Analyse the frames of a run again: a new, linked record and the difference.",
+    ),
     "export": ("edge_app.cli.export", "Write particles, windows or histogram of a run to a file."),
     "bench": ("edge_app.cli.bench", "Measure how many particles per minute this machine manages."),
     "doctor": ("edge_app.cli.doctor", "Say what this machine has: back ends, camera, broker, disk, clock."),

@@ -114,13 +114,11 @@ def test_a_source_that_fails_ends_the_run_with_its_error(pipeline_on, tmp_path: 
     assert windows == list(range(len(windows)))
 
 
-@pytest.mark.xfail(strict=True, reason="the open window is dropped when the source fails")
 def test_every_frame_before_the_failure_is_in_the_record(pipeline_on, tmp_path: Path) -> None:
     outcome(pipeline_on(Camera(37, then="fail")))
     assert counted_frames(tmp_path / "run") == 37
 
 
-@pytest.mark.xfail(strict=True, reason="a run that an error ended is left open; the next start calls it interrupted")
 def test_a_run_that_an_error_ended_says_so(pipeline_on, tmp_path: Path) -> None:
     outcome(pipeline_on(Camera(37, then="fail")))
     with open_record(tmp_path / "run") as record:
@@ -158,7 +156,6 @@ def test_an_error_in_a_stage_ends_the_run(pipeline_on, tmp_path: Path, monkeypat
     assert verify_record(next((tmp_path / "run").glob("*.sqlite"))).ok
 
 
-@pytest.mark.xfail(strict=True, reason="stages are joined before the source is closed")
 def test_a_failed_write_ends_a_run_whose_source_is_silent(pipeline_on, monkeypatch) -> None:
     commit = RunRecord.commit_window
 
@@ -173,7 +170,6 @@ def test_a_failed_write_ends_a_run_whose_source_is_silent(pipeline_on, monkeypat
     assert isinstance(error, RecordingError)
 
 
-@pytest.mark.xfail(strict=True, reason="stop is looked at after the next frame alone")
 def test_stop_ends_a_run_whose_source_is_silent(pipeline_on, tmp_path: Path) -> None:
     pipeline = pipeline_on(Camera(25, then="wait"))
     threading.Timer(1.0, pipeline.stop).start()
@@ -184,7 +180,6 @@ def test_stop_ends_a_run_whose_source_is_silent(pipeline_on, tmp_path: Path) -> 
         assert record.meta["finished"]["state"] == "stopped"
 
 
-@pytest.mark.xfail(strict=True, reason="stop is looked at after the next frame alone")
 def test_interrupt_ends_a_watched_folder_that_gets_nothing_more(app, wait_for, tmp_path: Path) -> None:
     folder = tmp_path / "frames"
     folder.mkdir()
@@ -202,7 +197,6 @@ def test_interrupt_ends_a_watched_folder_that_gets_nothing_more(app, wait_for, t
     assert json.loads(stdout.strip().splitlines()[-1])["frames"] == 30
 
 
-@pytest.mark.xfail(strict=True, reason="a time far ahead keeps one window open for the rest of the run")
 def test_one_wrong_time_does_not_keep_a_window_open_for_ever(pipeline_on) -> None:
     times = [i / RATE_HZ for i in range(100)]
     times[20] = 1e6
@@ -234,7 +228,6 @@ class Closing:
         raise OSError("cannot be closed")
 
 
-@pytest.mark.xfail(strict=True, reason="the end of the stage is not told when closing it fails")
 @pytest.mark.filterwarnings("ignore::pytest.PytestUnhandledThreadExceptionWarning")
 def test_a_stage_that_cannot_be_closed_does_not_hang_its_consumer() -> None:
     ahead = RunAhead(Closing(), depth=2, name="closing")
@@ -344,7 +337,6 @@ def test_an_unusable_broker_address_is_refused_before_anything_is_written(pipeli
     assert not list(tmp_path.glob("run/*"))
 
 
-@pytest.mark.xfail(strict=True, reason="the publisher is made outside of the block that closes the source")
 def test_a_run_that_cannot_begin_lets_go_of_its_source(pipeline_on) -> None:
     camera = Camera(5)
     outcome(pipeline_on(camera, **{"mqtt.url": "mqtts://broker?ca=/nowhere/ca.pem"}))

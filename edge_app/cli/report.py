@@ -28,6 +28,7 @@ __all__ = ["report"]
 )
 @click.option("--container-ml", type=float, help="Nominal content of a container, mL.")
 @click.option("--discard-first", is_flag=True, help="Leave the first of several runs (aliquots) out of the mean.")
+@click.option("--pictures/--no-pictures", default=True, show_default=True, help="Show particle pictures.")
 @click.option("--sign", "signer", metavar="NAME", help="Sign the report electronically.")
 @click.option("--meaning", help="What the signature means, e.g. review or approval.")
 @click.option("--key", type=click.Path(path_type=Path), help="Ed25519 private key (PEM) to sign with.")
@@ -40,6 +41,7 @@ def report(
     limits_file: Path | None,
     container_ml: float | None,
     discard_first: bool,
+    pictures: bool,
     signer: str | None,
     meaning: str | None,
     key: Path | None,
@@ -65,6 +67,7 @@ def report(
         limits=limits,
         container_ml=container_ml,
         discard_first=discard_first,
+        pictures=pictures,
         limit_table=None if limits_file is None else load_limits(limits_file),
         signature=None
         if signer is None or meaning is None

@@ -135,6 +135,10 @@ def _decades(low: float, high: float) -> list[float]:
 
 
 def _decade_text(value: float) -> str:
+    """A power of ten; from a million on with a raised exponent, since there is no room for so many digits."""
+    if value >= 1e6:
+        raised = "\u2070\u00b9\u00b2\u00b3\u2074\u2075\u2076\u2077\u2078\u2079"
+        return "10" + "".join(raised[int(d)] for d in str(round(math.log10(value))))
     return f"{value:,.0f}" if value >= 1 else f"{value:g}"
 
 
@@ -323,9 +327,9 @@ def time_plot(points: Sequence[TimePoint], *, mean_per_ml: float, y_label: str) 
                 box = _rect(x(p.t0_s), base + (3 if kind == "left-out" else 10), width, 6, kind)
                 parts.append(box.replace("/>", f"><title>{words}</title></rect>"))
     parts.append(_line(_LEFT, base, _WIDTH - _RIGHT, base, "base"))
-    for tick in _round_steps(end - start, 6):
-        if start + tick <= end:
-            parts.append(_text(x(start + tick), base + strip + 14, f"{start + tick:g}"))
+    step = _round_steps(end - start, 6)[1]
+    for k in range(math.ceil(start / step - 1e-9), math.floor(end / step + 1e-9) + 1):
+        parts.append(_text(x(k * step), base + strip + 14, f"{k * step:g}"))
     parts.append(_text((_LEFT + _WIDTH - _RIGHT) / 2, base + strip + 30, "time in the run, s", "axis"))
     return _svg(base + strip + 36, parts, label="Concentration over the time of the run")
 
@@ -338,7 +342,7 @@ def replicate_plot(rows: Sequence[tuple[str, float, float, float, bool]], *, mea
     rows
         Label, value, interval (low, high), whether it counts.
     """
-    top, step, left = 8.0, 24.0, 150.0
+    top, step, left = 8.0, 18.0, 150.0
     high = max([mean, *(r[3] for r in rows)])
     steps = _round_steps(high if high > 0 else 1.0)
     x = _Scale(0.0, steps[-1], left, _WIDTH - _RIGHT - 16, log=False)

@@ -47,7 +47,8 @@ __all__ = ["Comparison", "ReportSignature", "build_report"]
 
 REPORT_METHOD: Final = "light obscuration"
 """Method whose limits are compared with: the one that counts in a liquid, as flow imaging does."""
-_BUDGET_SIZES_UM: Final = (10.0, 25.0)
+_MAIN_SIZES_UM: Final = (10.0, 25.0)
+"""Sizes of the pharmacopoeias' limits: the ones that get a budget and a diagram of aliquots."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -86,6 +87,7 @@ def build_report(
     discard_first: bool = False,
     limit_table: LimitTable | None = None,
     signature: ReportSignature | None = None,
+    pictures: bool = True,
 ) -> bytes:
     """Make the report of a run, or of several aliquots of one sample.
 
@@ -105,6 +107,8 @@ def build_report(
         Standards to choose from (default: the shipped ones).
     signature
         Printed in the signature block.
+    pictures
+        False: leave the pictures out, where they may not be handed on.
 
     Returns
     -------
@@ -124,7 +128,9 @@ def build_report(
         raise UserError("limits depend on the container: give its nominal content with --container-ml")
     if discard_first and len(runs) < 2:
         raise UserError("the first of 1 aliquots is discarded: none is left")
-    facts = [read_run(path, number=i, container_ml=container_ml) for i, path in enumerate(runs, start=1)]
+    facts = [
+        read_run(path, number=i, container_ml=container_ml, pictures=pictures) for i, path in enumerate(runs, start=1)
+    ]
     ids = [f.run_id for f in facts]
     if len(set(ids)) != len(ids):
         raise UserError(f"the same run is named twice: {', '.join(sorted({i for i in ids if ids.count(i) > 1}))}")
@@ -145,14 +151,14 @@ def build_report(
         "container_ml": container_ml,
         "comparisons": _comparisons(facts, sizes, standards, container_ml),
         "no_limits": _no_limits(facts, limits),
-        "no_pictures": "No picture is in this record.",
+        "no_pictures": "No picture is in this record."
+        if pictures
+        else "Left out of this report; the record keeps them.",
         "discard_first": discard_first,
         "replicate_sizes": sizes,
         "replicate_note": sizes[0].summary.note if sizes else "",
         "replicate_plots": [
-            (_replicate_plot(s, ids, discard_first=discard_first), s.size_um)
-            for s in sizes
-            if s.size_um in (10.0, 25.0)
+            _replicate_plot(s, ids, discard_first=discard_first) for s in sizes if s.size_um in _MAIN_SIZES_UM
         ],
         "volume_ml": sum(f.total.volume_ml for f in used),
         "frames": sum(f.total.frames for f in used),
@@ -327,9 +333,7 @@ def _pixels(run: _View) -> str:
 
 
 def _number(value: float) -> str:
-    if value and abs(value) < 0.01:
-        return f"{value:.2g}"
-    return per_ml_text(value)
+    return f"{value:.3g}" if value and abs(value) < 1 else per_ml_text(value)
 
 
 def _unit(text: str) -> str:
@@ -394,7 +398,7 @@ def _budgets(run: _View) -> list[Budget]:
     calibration, lost = run.calibration, 0.0 if run.coincidence is None else run.coincidence.lost_share
     field = run.field_mm
     found = []
-    for size_um in _BUDGET_SIZES_UM:
+    for size_um in _MAIN_SIZES_UM:
         if size_um < run.reporting_limit_um:
             continue
         inputs = InputUncertainties()

@@ -341,7 +341,14 @@ def _flags(
     return tuple(flags)
 
 
-def read_run(path: Path, *, number: int = 1, container_ml: float | None = None, run_id: str | None = None) -> RunFacts:
+def read_run(
+    path: Path,
+    *,
+    number: int = 1,
+    container_ml: float | None = None,
+    run_id: str | None = None,
+    pictures: bool = True,
+) -> RunFacts:
     """Read a record and work out everything the report shows.
 
     Parameters
@@ -354,6 +361,8 @@ def read_run(path: Path, *, number: int = 1, container_ml: float | None = None, 
         Nominal content of a container.
     run_id
         Which record of the folder.
+    pictures
+        False: leave the pictures out.
 
     Raises
     ------
@@ -361,10 +370,10 @@ def read_run(path: Path, *, number: int = 1, container_ml: float | None = None, 
         If there is no record or it cannot be read.
     """
     with open_record(path, run_id=run_id) as record, record.snapshot():
-        return _read(record, key=f"r{number}", container_ml=container_ml)
+        return _read(record, key=f"r{number}", container_ml=container_ml, pictures=pictures)
 
 
-def _read(record: Record, *, key: str, container_ml: float | None) -> RunFacts:
+def _read(record: Record, *, key: str, container_ml: float | None, pictures: bool) -> RunFacts:
     meta = record.meta
     summary, info, settings = (meta.get(k) or {} for k in ("summary", "info", "settings"))
     windows = list(record.windows())
@@ -375,7 +384,8 @@ def _read(record: Record, *, key: str, container_ml: float | None) -> RunFacts:
     particles = record.particles()
     limit_um = _reporting_limit(settings, calibration)
     numbered = _bins(series, total, key=key, limit_um=limit_um)
-    shown = galleries(record, key=key, um_per_px=1.0 if calibration is None else calibration.um_per_px)
+    um_per_px = 1.0 if calibration is None else calibration.um_per_px
+    shown = galleries(record, key=key, um_per_px=um_per_px) if pictures else ()
     entries = register(shown, particles, edges_um=edges)
     names = [bin_text(low, high) for low, high in pairwise(edges)]
     scatter, scatter_total = _scatter(particles, colours, limit_um=limit_um)

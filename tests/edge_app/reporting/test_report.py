@@ -213,6 +213,13 @@ def test_pictures_of_the_record(simulated: Path) -> None:
     assert {e.particle_id for e in facts.register} == {name for ids in titles.values() for name in ids}
 
 
+def test_pictures_can_be_left_out(simulated: Path) -> None:
+    html = build_report([simulated], pictures=False)
+    assert b"<img" not in html
+    assert "Left out of this report" in text_of(html)
+    assert set(re.findall(r'href="#([^"]+)"', html.decode())) <= set(re.findall(r'\bid="([^"]+)"', html.decode()))
+
+
 def test_the_register_names_the_bin_and_the_sizes_that_a_particle_entered(simulated: Path) -> None:
     facts = read_run(simulated)
     edges = facts.total.histogram.edges_um

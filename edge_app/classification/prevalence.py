@@ -137,7 +137,9 @@ def emq(
     if prior.shape != (classes,) or (prior <= 0).any():
         raise ValueError(f"a prior above 0 for each of {classes} classes is needed, found {prior.tolist()}")
     prior = prior / prior.sum()
-    times = np.ones((n, 1)) if weight is None else np.asarray(weight, np.float64).reshape(n, -1)
+    times = np.ones(n) if weight is None else np.asarray(weight, np.float64)
+    one = times.ndim == 1
+    times = times[:, None] if one else times
     shares = np.repeat((prior if start is None else np.asarray(start, np.float64))[:, None], times.shape[1], axis=1)
     ratio = posterior / prior
 
@@ -146,7 +148,6 @@ def emq(
 
     if n:
         shares = _fixed_point(step, shares, tolerance=tolerance, iterations=iterations)
-    one = weight is None or np.asarray(weight).ndim == 1
     return shares[:, 0] if one else shares
 
 

@@ -26,6 +26,7 @@ from edge_app.recording.signature import ACTION as SIGNED
 from edge_app.reporting.class_correction import CorrectedClasses, corrected_classes
 from edge_app.reporting.gallery import Gallery, PictureEntry, galleries, register
 from edge_app.reporting.number_text import bin_text
+from edge_app.reporting.optics import Optics, read_optics
 from edge_app.reporting.palette import class_colours
 from edge_app.reporting.particle_list import pack_particle_list
 from edge_app.reporting.plots import ScatterClass, SizeBar, TimePoint
@@ -36,7 +37,6 @@ __all__ = ["BinRow", "Flag", "RunFacts", "read_run"]
 SCATTER_POINTS: Final = 2000
 TIME_POINTS: Final = 48
 MOST_EVENTS: Final = 200
-_FOCUS_FROM_UM, _FOCUS_TO_UM = 5.0, 25.0
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -57,26 +57,6 @@ class BinRow:
     counted: int
     by_class: tuple[int, ...]
     pictures: tuple[PictureEntry, ...]
-
-
-@dataclass(frozen=True, kw_only=True)
-class Optics:
-    """What the record tells of light and focus over the run.
-
-    Attributes
-    ----------
-    focus
-        Median edge gradient of particles of 5 to 25 um in the first, second and last third of the run (per px, fraction
-        of background); None where there are fewer than 10.
-    light
-        Rows of name, value and meaning: what the loop kept of the background.
-    background_uri
-        Picture of the background as a data URI, empty where none was kept.
-    """
-
-    focus: tuple[float | None, float | None, float | None]
-    light: tuple[tuple[str, str, str], ...]
-    background_uri: str
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -244,35 +224,6 @@ def _coincidence(
     halo_um += 2.0 * float(threshold.get("closing_radius_px") or 0) * calibration.um_per_px
     field_um2 = float(width) * float(height) * calibration.um_per_px**2
     return coincidence_of(total.histogram, frames=total.frames, field_um2=field_um2, halo_um=halo_um)
-
-
-def _optics(particles: RecordedParticles, total: Window, summary: Mapping[str, Any]) -> Optics:
-    p = particles.particles
-    chosen = (p.ecd_um >= _FOCUS_FROM_UM) & (p.ecd_um < _FOCUS_TO_UM) & (p.weight > 0)
-    time, gradient = p.time_s[chosen], p.edge_gradient[chosen]
-    ends = np.linspace(total.t0_s, total.t1_s, 4)
-    focus: list[float | None] = []
-    for k in range(3):
-        inside = (time >= ends[k]) & ((time < ends[k + 1]) if k < 2 else np.ones(len(time), np.bool_))
-        focus.append(float(np.median(gradient[inside])) if int(inside.sum()) >= 10 else None)
-    kept = summary.get("optics") or {}
-    light = []
-    for key, name, meaning, scale, unit in (
-        ("background_level", "background level", "median grey level of the empty cell, of 255", 1.0, ""),
-        ("noise", "noise", "of the frames, share of the background", 100.0, " %"),
-        (
-            "uneven",
-            "slow texture",
-            "rms of schlieren and shading left after division, share of the background",
-            100.0,
-            " %",
-        ),
-    ):
-        if isinstance(kept.get(key), (int, float)):
-            light.append((name, f"{kept[key] * scale:.2f}{unit}", meaning))
-    picture = kept.get("background_png")
-    uri = f"data:image/png;base64,{picture}" if isinstance(picture, str) and picture else ""
-    return Optics(focus=(focus[0], focus[1], focus[2]), light=tuple(light), background_uri=uri)
 
 
 def _audit_head(record: Record) -> tuple[str, int]:
@@ -445,7 +396,7 @@ def _read(record: Record, *, key: str, container_ml: float | None, pictures: boo
         rejected_particles=tuple(r for r in rejected if not r[0].startswith("frame_")),
         rejected_frames=tuple(r for r in rejected if r[0].startswith("frame_")),
         coincidence=overlap,
-        optics=_optics(particles, total, summary),
+        optics=read_optics(particles.particles, total, summary),
         calibration=calibration,
         calibration_state=state,
         events=tuple(events[:MOST_EVENTS]),

@@ -1,5 +1,6 @@
 """What the report says."""
 
+import base64
 import dataclasses
 import hashlib
 import re
@@ -7,6 +8,7 @@ import sqlite3
 import time
 from pathlib import Path
 
+import cv2
 import numpy as np
 import pytest
 import recorded_runs as runs
@@ -20,6 +22,7 @@ from edge_app.recording.pictures import PicturePicker
 from edge_app.recording.record_reader import open_record
 from edge_app.recording.signature import check_signature, sign_report
 from edge_app.reporting.number_text import interval_text, per_ml_text
+from edge_app.reporting.optics import optics_summary
 from edge_app.reporting.report import ReportSignature, build_report
 from edge_app.reporting.run_facts import read_run
 
@@ -230,15 +233,34 @@ def test_the_register_names_the_bin_and_the_sizes_that_a_particle_entered(simula
 
 
 def test_optics_are_shown_where_the_record_has_them(tmp_path: Path) -> None:
-    png = "iVBORw0KGgoAAAANSUhEUgAAAAEAAAABCAAAAAA6fptVAAAACklEQVR4nGNoAAAAggCBd81ytgAAAABJRU5ErkJggg=="
-    optics = {"background_level": 204.5, "noise": 0.0101, "uneven": 0.002, "background_png": png}
+    empty_cell = np.full((1024, 1280), 204, np.uint8)
+    optics = optics_summary(background=empty_cell, background_level=204.5, noise=0.0101, uneven=0.002)
     with runs.create(tmp_path) as record:
         record.finish({"optics": optics})
     html = build_report([record.path])
     text = text_of(html)
     assert "204.50" in text
     assert "1.01 %" in text
-    assert f"data:image/png;base64,{png}" in html.decode()
+    picture = re.search(r'src="data:image/jpeg;base64,([^"]+)"', html.decode()).group(1)
+    shown = cv2.imdecode(np.frombuffer(base64.b64decode(picture), np.uint8), cv2.IMREAD_GRAYSCALE)
+    assert shown.shape == (512, 640)
+    assert abs(float(shown.mean()) - 204.0) < 1.0
+
+
+def test_a_drift_of_the_focus_shows(tmp_path: Path) -> None:
+    rng = np.random.default_rng(3)
+    with runs.create(tmp_path) as record:
+        for seq in range(3):
+            content = runs.window_content(rng, seq, per_frame=40)
+            gradient = np.full(len(content.particles), 0.1 - 0.03 * seq, np.float32)
+            record.commit_window(
+                content.window,
+                dataclasses.replace(content.particles, edge_gradient=gradient),
+                class_index=content.class_index,
+                confidence=content.confidence,
+            )
+        record.finish({})
+    assert read_run(record.path).optics.focus == pytest.approx((0.1, 0.07, 0.04))
 
 
 def test_class_counts_are_corrected_where_the_record_allows_it(tmp_path: Path) -> None:

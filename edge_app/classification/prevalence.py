@@ -14,7 +14,7 @@ import numpy as np
 import numpy.typing as npt
 
 from edge_app.errors import UserError
-from edge_app.measurement.concentration import Interval
+from edge_app.measurement.concentration import MOST_WINDOWS, Interval
 from edge_app.measurement.dispersion import MINIMUM_WINDOWS, block_multiplicities, default_block
 from edge_app.measurement.poisson import CONFIDENCE, normal_quantile, weighted_interval
 
@@ -270,13 +270,16 @@ def corrected_class_counts(
     index = np.asarray(class_index, np.int64)[kept]
     w = np.asarray(weight, np.float64)[kept]
     rng = np.random.default_rng(seed)
-    groups, in_group = np.unique(np.arange(len(w)) if window is None else np.asarray(window)[kept], return_inverse=True)
-    blocked = window is not None and len(groups) >= MINIMUM_WINDOWS
-    multiplicity = (
-        block_multiplicities(len(groups), default_block(len(groups)), resamples=resamples, seed=seed)
-        if blocked
-        else None
-    )
+    in_group, multiplicity = np.zeros(len(w), np.int64), None
+    if window is not None and len(w):
+        # Windows without such a particle count too, from the first to the last that has any.
+        number = np.asarray(window, np.int64)[kept]
+        spans = int(number.max() - number.min()) + 1
+        step = -(-spans // MOST_WINDOWS)
+        in_group = (number - number.min()) // step
+        spans = int(in_group.max()) + 1
+        if spans >= MINIMUM_WINDOWS:
+            multiplicity = block_multiplicities(spans, default_block(spans), resamples=resamples, seed=seed)
     counted = np.bincount(index, minlength=c + 1)
     naive = np.bincount(index, weights=w, minlength=c + 1)
     total = float(w.sum())
@@ -308,9 +311,9 @@ def corrected_class_counts(
     spread = draws * drawn.sum(1, keepdims=True)
     mean_weight = total / len(w) if len(w) else 1.0
     # The count itself is uncertain as a Poisson number, what the classifier adds as a normal one (MOVER).
-    counting = np.minimum(spread.var(0), corrected * mean_weight)
+    counting = corrected * mean_weight
     low, high = weighted_interval(corrected, counting, mean_weight, confidence=confidence)
-    beyond = normal_quantile((1 + confidence) / 2) * np.sqrt(spread.var(0) - counting)
+    beyond = normal_quantile((1 + confidence) / 2) * np.sqrt(np.maximum(spread.var(0) - counting, 0.0))
     low = np.maximum(0.0, corrected - np.hypot(corrected - low, beyond))
     high = corrected + np.hypot(high - corrected, beyond)
     tail = 50 * (1 - confidence)
@@ -334,7 +337,7 @@ def _linear_draws(
     ratio: F8,
     weight: F8,
     shares: F8,
-    group: npt.NDArray[np.intp],
+    group: npt.NDArray[np.int64],
     multiplicity: F8 | None,
     resamples: int,
     rng: np.random.Generator,
@@ -351,7 +354,8 @@ def _linear_draws(
         spread = np.linalg.cholesky(parts.T @ parts + 1e-9 * np.eye(parts.shape[1]))
         sums = parts.sum(0) + rng.standard_normal((resamples, parts.shape[1])) @ spread.T
     else:
-        table = np.stack([np.bincount(group, weights=column) for column in parts.T], axis=1)
+        spans = multiplicity.shape[1]
+        table = np.stack([np.bincount(group, weights=column, minlength=spans) for column in parts.T], axis=1)
         sums = multiplicity @ table
     total = sums[:, -1:]
     slope = sums[:, :-1] / total
@@ -382,7 +386,7 @@ def _resampled(
     cell_of: npt.NDArray[np.int64],
     weight: F8,
     cells: int,
-    group: npt.NDArray[np.intp],
+    group: npt.NDArray[np.int64],
     multiplicity: F8 | None,
     resamples: int,
     rng: np.random.Generator,

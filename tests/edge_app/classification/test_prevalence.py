@@ -129,6 +129,20 @@ def test_windows_that_scatter_widen_the_interval() -> None:
     np.testing.assert_allclose(blocks.corrected, plain.corrected)
 
 
+def test_windows_without_a_particle_are_windows() -> None:
+    rng = np.random.default_rng(11)
+    inside = 0
+    for seed in range(100):
+        n = int(rng.poisson(30))
+        window = rng.integers(0, 300, n)  # most windows hold none
+        found = corrected_class_counts(
+            np.zeros(n, int), np.ones(n), classes=("a", "b"), probabilities=np.eye(2)[np.zeros(n, int)],
+            window=window, seed=seed,
+        )  # fmt: skip
+        inside += found.low[0] <= 30 <= found.high[0]
+    assert inside >= 92
+
+
 def test_many_and_few_particles_agree_where_they_meet(monkeypatch: pytest.MonkeyPatch) -> None:
     _, p = classified(CLASS_SHARES, 1900, np.random.default_rng(9))
     arguments = {"classes": CLASSES, "probabilities": p, "resamples": 1000}

@@ -51,7 +51,7 @@ def write_pdf(html: bytes, out: Path) -> None:
             "or print the HTML from any browser"
         )
     with atomic_file(out) as file, tempfile.TemporaryDirectory(prefix="edge-app-pdf-") as name:
-        folder = Path(name)
+        folder = Path(name).resolve()
         page, printed = folder / "report.html", folder / "report.pdf"
         page.write_bytes(html)
         command = [

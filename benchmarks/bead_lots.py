@@ -103,18 +103,19 @@ def _coded(view: View) -> npt.NDArray[np.uint8]:
     return np.clip(np.rint(RATIO_ONE * (1 + fade * (ratio - 1))), 0, 255).astype(np.uint8)
 
 
-def _field_radius(rng: np.random.Generator) -> float:
-    return float(np.sqrt(rng.uniform(0.0, 0.8)))
+def _field_radii(rng: np.random.Generator, n: int) -> list[float]:
+    """Places in the field, one in each of ``n`` rings of equal area, in random order."""
+    return [float(v) for v in np.sqrt(0.9 * (rng.permutation(n) + rng.random(n)) / n)]
 
 
 def render_dirt(scene: OpticsScene, *, seed: int, particles: int = 16, views: int = 4) -> list[View]:
     """Rough particles of all sizes."""
     rng = np.random.default_rng([seed, 2])
     seen: list[View] = []
-    for i in range(particles):
+    for i, radius in enumerate(_field_radii(rng, particles)):
         size = SMALLEST_DIRT_UM * (LARGEST_DIRT_UM / SMALLEST_DIRT_UM) ** ((i + rng.random()) / particles)
         particle = make_particle("rubber", rng, ecd_um=float(size), medium_n=scene.medium_n)
-        seen += render_views(particle, scene, z_um=_depths(rng, scene, views), fields=[(_field_radius(rng), 0.0)])
+        seen += render_views(particle, scene, z_um=_depths(rng, scene, views), fields=[(radius, 0.0)])
     return [replace(v, family="dirt") for v in seen]
 
 
@@ -138,12 +139,12 @@ def render_lot(
     """
     rng = np.random.default_rng([seed, 1])
     seen: list[View] = []
-    for _ in range(beads):
+    for radius in _field_radii(rng, beads):
         offset = (float(rng.uniform(-0.6, 0.6)), float(rng.uniform(-0.6, 0.6)))
         sphere = _sphere(float(rng.normal(lot.diameter_um, lot.sd_um)), scene.medium_n, offset)
-        seen += render_views(sphere, scene, z_um=_depths(rng, scene, views), fields=[(_field_radius(rng), 0.0)])
-    for _ in range(doublets):
-        seen += _doublet(rng, scene, lot, views, _field_radius(rng))
+        seen += render_views(sphere, scene, z_um=_depths(rng, scene, views), fields=[(radius, 0.0)])
+    for radius in _field_radii(rng, doublets):
+        seen += _doublet(rng, scene, lot, views, radius)
     seen += dirt
     pack(
         families=FAMILIES,

@@ -310,21 +310,27 @@ def _fit_or_reason(standard: BeadStandard, run: BeadRun, settings: CalibrationSe
             f"{standard.name}: too few beads: {fit.singlets:.0f} single beads in {run.frames} frames (needed "
             f"{limits.min_singlets}): run longer or less diluted"
         )
+    return _FittedLot(standard=standard, run=run, fit=fit)
+
+
+def _implausible(lot: _FittedLot, settings: CalibrationSettings) -> str | None:
+    """Why a lot cannot have its certified size at the stated scale, None if it can."""
+    standard, um_per_px = lot.standard, lot.run.um_per_px
     low = PLAUSIBLE[0] * standard.certified_um
     high = PLAUSIBLE[1] * standard.certified_um + PLAUSIBLE_OFFSET_UM[settings.size_rule]
-    reads = fit.location_px * run.um_per_px
-    if not low <= reads <= high:
-        return (
-            f"{standard.name}: wrong lot: {reads:.1f} um at the stated {run.um_per_px:g} um/px, "
-            f"{low:.1f} to {high:.1f} um expected"
-        )
-    return _FittedLot(standard=standard, run=run, fit=fit)
+    reads = lot.fit.location_px * um_per_px
+    if low <= reads <= high:
+        return None
+    return (
+        f"{standard.name}: wrong lot: {reads:.1f} um at the stated {um_per_px:g} um/px, "
+        f"{low:.1f} to {high:.1f} um expected"
+    )
 
 
 def refusal_of(standard: BeadStandard, run: BeadRun, settings: CalibrationSettings) -> str | None:
     """Why a single lot would be refused, None if it is good; what only all lots together show is not looked at."""
     found = _fit_or_reason(standard, run, settings)
-    return found if isinstance(found, str) else None
+    return found if isinstance(found, str) else _implausible(found, settings)
 
 
 def calibrate(
@@ -379,8 +385,9 @@ def calibrate(
         for f in fitted
     ]
     mistake = find_mistake(points, [f.standard.name for f in fitted])
-    if mistake is not None:
-        raise CalibrationRefused(f"refused: {mistake}")
+    refused = [text for f in fitted if (text := _implausible(f, settings)) is not None]
+    if mistake is not None or refused:
+        raise CalibrationRefused("refused: " + (mistake or "; ".join(refused)))
     curve = fit_size_curve(points, seed=settings.fit.seed)
     return _certificate(fitted, curve, settings=settings, who=who, instrument=instrument, now=now)
 

@@ -71,7 +71,7 @@ def bench(tmp_path_factory: pytest.TempPathFactory) -> Bench:
     scene = unseen_instrument(SEED)
     dirt = render_dirt(scene, seed=SEED, particles=6, views=4)
     for size in (*SIZES_UM, BETWEEN_UM):
-        few = {"beads": 12, "doublets": 3} if size < 20 else {"beads": 6, "doublets": 2}
+        few = {"beads": 12, "doublets": 3} if size < 20 else {"beads": 5, "doublets": 1}
         lot = BeadLot(diameter_um=size, sd_um=0.004 * size)
         render_lot(folder / f"{size:g}.npz", lot, scene, seed=SEED + int(size), dirt=dirt, **few)
     # The same beads after somebody moved the condenser: coma the other way round.

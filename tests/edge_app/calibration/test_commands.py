@@ -128,7 +128,7 @@ def test_suitability_passes_on_the_same_optics_and_finds_a_moved_condenser(
     history, chart = tmp_path / "history.jsonl", tmp_path / "chart.svg"
     common = ["--limits", limits, "--calibration", calibration, "--history", history]
     for seed in range(3, 9):
-        result = invoke(verify, "--beads", bench.uri(10, seed=seed), *common, "--chart", chart, "--json")
+        result = invoke(verify, "--beads", bench.uri(10, seed=seed, frames=24), *common, "--chart", chart, "--json")
         assert result.exit_code == 0, result.output
     lines = history.read_text().splitlines()
     assert len(lines) == 6

@@ -28,6 +28,7 @@ __all__ = ["report"]
 )
 @click.option("--container-ml", type=float, help="Nominal content of a container, mL.")
 @click.option("--discard-first", is_flag=True, help="Leave the first of several runs (aliquots) out of the mean.")
+@click.option("--blank", type=click.Path(path_type=Path), help="Run of a blank: a table with it taken off.")
 @click.option("--pictures/--no-pictures", default=True, show_default=True, help="Show particle pictures.")
 @click.option("--sign", "signer", metavar="NAME", help="Sign the report electronically.")
 @click.option("--meaning", help="What the signature means, e.g. review or approval.")
@@ -41,6 +42,7 @@ def report(
     limits_file: Path | None,
     container_ml: float | None,
     discard_first: bool,
+    blank: Path | None,
     pictures: bool,
     signer: str | None,
     meaning: str | None,
@@ -68,6 +70,7 @@ def report(
         container_ml=container_ml,
         discard_first=discard_first,
         pictures=pictures,
+        blank=blank,
         limit_table=None if limits_file is None else load_limits(limits_file),
         signature=None
         if signer is None or meaning is None

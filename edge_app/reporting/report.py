@@ -13,7 +13,7 @@ from markupsafe import Markup
 
 from edge_app import __version__
 from edge_app.errors import UserError
-from edge_app.measurement.concentration import Interval, interval_per_ml
+from edge_app.measurement.concentration import Interval, difference, interval_per_ml
 from edge_app.measurement.histogram import REPORTING_EDGES_UM
 from edge_app.measurement.limits import LimitTable, Standard, compare, load_limits
 from edge_app.measurement.limits import Verdict as LimitVerdict
@@ -79,6 +79,16 @@ class _ReplicateSize:
     summary: Replicates
 
 
+@dataclass(frozen=True, kw_only=True)
+class _BlankSize:
+    """Sample and blank at one size, and what is left."""
+
+    size_um: float
+    sample: Interval
+    blank: Interval
+    rest: Interval
+
+
 def build_report(
     runs: Sequence[Path],
     *,
@@ -88,6 +98,7 @@ def build_report(
     limit_table: LimitTable | None = None,
     signature: ReportSignature | None = None,
     pictures: bool = True,
+    blank: Path | None = None,
 ) -> bytes:
     """Make the report of a run, or of several aliquots of one sample.
 
@@ -109,6 +120,8 @@ def build_report(
         Printed in the signature block.
     pictures
         False: leave the pictures out, where they may not be handed on.
+    blank
+        Record of a blank: its concentrations and the differences get a table of their own; no other number changes.
 
     Returns
     -------
@@ -135,6 +148,7 @@ def build_report(
     if len(set(ids)) != len(ids):
         raise UserError(f"the same run is named twice: {', '.join(sorted({i for i in ids if ids.count(i) > 1}))}")
     multiple = len(facts) > 1
+    blank_facts = None if blank is None else read_run(blank, number=0, pictures=False)
     sizes = _replicate_sizes(facts, discard_first=discard_first) if multiple else []
     used = facts[1:] if discard_first else facts
     standards = [(limit_table or load_limits())[name] for name in limits]
@@ -156,6 +170,8 @@ def build_report(
         else "Left out of this report; the record keeps them.",
         "discard_first": discard_first,
         "replicate_sizes": sizes,
+        "blank": blank_facts,
+        "blank_sizes": [] if blank_facts is None else _blank_sizes(facts, sizes, blank_facts),
         "replicate_note": sizes[0].summary.note if sizes else "",
         "replicate_plots": [
             _replicate_plot(s, ids, discard_first=discard_first) for s in sizes if s.size_um in _MAIN_SIZES_UM
@@ -244,6 +260,25 @@ def _replicate_sizes(facts: Sequence[RunFacts], *, discard_first: bool) -> list[
             _ReplicateSize(size_um=size_um, all=aliquots, summary=replicates(aliquots, discard_first=discard_first))
         )
     return sizes
+
+
+def _blank_sizes(facts: Sequence[RunFacts], sizes: Sequence[_ReplicateSize], blank: RunFacts) -> list[_BlankSize]:
+    """Sample (of several runs: their mean) less blank at each reported size."""
+    if blank.run_id in {f.run_id for f in facts}:
+        raise UserError(f"{blank.run_id}: is the sample and its own blank")
+    series = facts[0].series
+    if blank.series is None or series is None:
+        empty = blank.run_id if blank.series is None else facts[0].run_id
+        raise UserError(f"{empty}: nothing was analysed, no blank can be taken off")
+    means = {s.size_um: s.summary.mean for s in sizes}
+    limit = max(f.reporting_limit_um for f in (*facts, blank))
+    found = []
+    for size_um in REPORTING_EDGES_UM:
+        if size_um >= limit:
+            sample = means[size_um] if len(facts) > 1 else interval_per_ml(series, size_um)
+            other = interval_per_ml(blank.series, size_um)
+            found.append(_BlankSize(size_um=size_um, sample=sample, blank=other, rest=difference(sample, other)))
+    return found
 
 
 def _comparisons(

@@ -16,7 +16,7 @@ from simulated_runs import run_pipeline
 
 from edge_app.classification.prevalence import corrected_class_counts
 from edge_app.errors import UserError
-from edge_app.measurement.concentration import interval_per_ml
+from edge_app.measurement.concentration import difference, interval_per_ml
 from edge_app.measurement.window import REJECTION_REASONS
 from edge_app.recording.pictures import PicturePicker
 from edge_app.recording.record_reader import open_record
@@ -342,6 +342,26 @@ def test_different_samples_are_flagged(tmp_path: Path) -> None:
             record.finish({})
         paths.append(record.path)
     assert "The runs name different samples: 'lot 1', 'lot 2'" in text_of(build_report(paths))
+
+
+def test_a_blank_is_taken_off_in_a_table_of_its_own(aliquots: list[Path]) -> None:
+    sample, blank = aliquots[:2]
+    options = {"limits": ["usp-788"], "container_ml": 1.0}
+    plain, text = text_of(build_report([sample], **options)), text_of(build_report([sample], blank=blank, **options))
+    a, b = (read_run(path) for path in (sample, blank))
+    found = difference(interval_per_ml(a.series, 10.0), interval_per_ml(b.series, 10.0))
+    assert f"{per_ml_text(found.value)} {interval_text(found.low, found.high)}" in text
+    assert b.run_id in text
+    assert b.audit_head in text
+    # Everything else stays as it was.
+    start = text.index("Blank taken off")
+    end = text.index("By class", start)
+    assert text[:start] + text[end:] == plain
+
+
+def test_a_sample_is_not_its_own_blank(simulated: Path) -> None:
+    with pytest.raises(UserError, match="its own blank"):
+        build_report([simulated], blank=simulated)
 
 
 @pytest.mark.parametrize(

@@ -32,7 +32,7 @@ def decimals_for(value: float) -> int:
 
 
 def _fixed(value: float, decimals: int) -> str:
-    return f"{value:,.{decimals}f}"
+    return f"{value:,.{decimals}f}".replace("-", "\N{MINUS SIGN}")
 
 
 def per_ml_text(value: float | None) -> str:
@@ -57,6 +57,8 @@ def interval_text(low: float | None, high: float | None) -> str:
     '0 – 17.7'
     >>> interval_text(980.2, 1042.0)
     '980 – 1,042'
+    >>> interval_text(-3.2, 4.1)
+    '−3.20 – 4.10'
     """
     if low is None or high is None or math.isnan(low) or math.isnan(high):
         return NO_VALUE

@@ -329,7 +329,8 @@ def _implausible(lot: _FittedLot, settings: CalibrationSettings) -> str | None:
 
 def refusal_of(standard: BeadStandard, run: BeadRun, settings: CalibrationSettings) -> str | None:
     """Why a single lot would be refused, None if it is good; what only all lots together show is not looked at."""
-    found = _fit_or_reason(standard, run, settings)
+    quick = settings.fit.model_copy(update={"bootstrap": 20})
+    found = _fit_or_reason(standard, run, settings.model_copy(update={"fit": quick}))
     return found if isinstance(found, str) else _implausible(found, settings)
 
 

@@ -42,6 +42,8 @@ __all__ = [
 
 SCHEMA: Final = "mfi.suitability/1"
 GENESIS: Final = "0" * 64
+_NO_UNCERTAINTY: Final = DEFAULT_FIT.model_copy(update={"bootstrap": 20})
+"""The location's own uncertainty is not asked for here, and resampling is most of the work."""
 
 
 class BlankLimits(BaseModel):
@@ -210,7 +212,7 @@ def check_beads(run: BeadRun, calibration: Calibration, limits: SuitabilityLimit
         If there are too few beads to judge anything by.
     """
     beads = limits.beads
-    fit = fit_lot(run, rule=calibration.size_rule, settings=DEFAULT_FIT)
+    fit = fit_lot(run, rule=calibration.size_rule, settings=_NO_UNCERTAINTY)
     if fit is None or fit.singlets < DEFAULT_FIT.min_singlets:
         found = len(run.particles) if fit is None else round(fit.singlets)
         raise UserError(f"{run.origin}: {found} beads, {DEFAULT_FIT.min_singlets} are needed to judge the system")

@@ -8,10 +8,11 @@ import numpy as np
 import pytest
 
 from edge_app.errors import UserError
-from edge_app.measurement.bead_fit import diameters_px
+from edge_app.measurement.bead_fit import BeadFitSettings, diameters_px
 from edge_app.measurement.calibration import load_calibration
 from edge_app.measurement.certificate import (
     CalibrationRefused,
+    CalibrationSettings,
     Certificate,
     calibrate,
     load_certificate,
@@ -23,6 +24,7 @@ from edge_app.segmentation.particles import Particles
 
 from .conftest import BETWEEN_UM, SIZES_UM, Bench
 
+QUICK = CalibrationSettings(fit=BeadFitSettings(bootstrap=20))
 NOW = datetime(2026, 11, 21, 9, 0, tzinfo=timezone.utc)
 
 
@@ -54,7 +56,7 @@ def test_doublets_and_dirt_are_told_from_single_beads(certificate: Certificate) 
 
 def test_count_recovery_meets_the_truth_of_the_simulation(bench: Bench) -> None:
     lots = [(s.model_copy(update={"per_ml": 85500.0 if s.nominal_um < 40 else 38000.0}), r) for s, r in bench.lots()]
-    found = calibrate(lots, now=NOW)
+    found = calibrate(lots, settings=QUICK, now=NOW)
     checks = [c for c in found.checks if c.name.startswith("count recovery")]
     assert len(checks) == 5
     assert all(c.passed for c in checks)
@@ -116,32 +118,32 @@ def test_swapped_lots_are_refused(bench: Bench, pair: tuple[float, float]) -> No
     exchange = {pair[0]: pair[1], pair[1]: pair[0]}
     lots = [(bench.standard(s), bench.run(exchange.get(s, s))) for s in SIZES_UM]
     with pytest.raises(CalibrationRefused, match="were swapped") as refused:
-        calibrate(lots)
+        calibrate(lots, settings=QUICK)
     assert all(f"{s:g} um" in str(refused.value) for s in pair)
 
 
 def test_a_wrong_lot_is_refused_and_named(bench: Bench) -> None:
     lots = [(bench.standard(s), bench.run(BETWEEN_UM if s == 15 else s)) for s in SIZES_UM]
     with pytest.raises(CalibrationRefused, match=r"15 um \(lot T\).*wrong lot"):
-        calibrate(lots)
+        calibrate(lots, settings=QUICK)
 
 
 def test_clumped_beads_are_refused(bench: Bench) -> None:
     lots = [(bench.standard(s), bench.run(s, doublets=0.45 if s == 10 else 0.1)) for s in SIZES_UM]
     with pytest.raises(CalibrationRefused, match=r"10 um \(lot T\): clumped"):
-        calibrate(lots)
+        calibrate(lots, settings=QUICK)
 
 
 def test_too_few_beads_are_refused(bench: Bench) -> None:
     lots = [(bench.standard(s), bench.run(s, frames=4 if s == 25 else 40)) for s in SIZES_UM]
     with pytest.raises(CalibrationRefused, match=r"25 um \(lot T\): too few beads: \d+"):
-        calibrate(lots)
+        calibrate(lots, settings=QUICK)
 
 
 def test_dirty_water_is_refused(bench: Bench) -> None:
     lots = [(bench.standard(s), bench.run(s, dirt=0.75 if s == 5 else 0.05)) for s in SIZES_UM]
     with pytest.raises(CalibrationRefused, match="5 um"):
-        calibrate(lots)
+        calibrate(lots, settings=QUICK)
 
 
 def test_lots_of_two_instruments_are_refused(bench: Bench) -> None:
@@ -151,7 +153,7 @@ def test_lots_of_two_instruments_are_refused(bench: Bench) -> None:
     other = lots[1][1].calibration.model_copy(update={"um_per_px": 1.6})
     lots[1] = lots[1][0], replace(lots[1][1], calibration=other)
     with pytest.raises(CalibrationRefused, match="one instrument"):
-        calibrate(lots)
+        calibrate(lots, settings=QUICK)
     with pytest.raises(CalibrationRefused, match="needs 3"):
         calibrate(lots[:2])
 

@@ -91,7 +91,8 @@ def write_bundle(
     name, bundle_version, classes, geometry, code_scale, model, temperature, log_prior, rejection, confusion
         Go to ``bundle.json``, as do ``metrics`` and ``training``.
     prototypes, reference_embeddings, reference_labels
-        Go to ``reference.npz``: what embeddings of each class look like, for rejection and drift.
+        Go to ``reference.npz``, beside the model's last layer: what embeddings of each class look like, for rejection
+        and drift.
 
     Returns
     -------
@@ -118,6 +119,8 @@ def write_bundle(
             prototypes=prototypes.astype(np.float32),
             embeddings=reference_embeddings.astype(np.float16),
             labels=reference_labels.astype(np.int16),
+            head_kernel=model.head.kernel,
+            head_bias=model.head.bias,
         )
         if float_weights is not None:
             shutil.copyfile(float_weights, work / "float.weights.h5")

@@ -23,6 +23,7 @@ from tensorflow.lite.tools import flatbuffer_utils
 from edge_app.capture.frame import RATIO_ONE
 from edge_app.classification.bundle import Quantisation
 from edge_app.classification.crops import Crops
+from edge_app.classification.head import Head
 
 __all__ = ["IntegerModel", "convert_to_int8", "run_int8"]
 
@@ -35,10 +36,11 @@ LARGEST_SIZE = 1.6
 
 @dataclass(frozen=True)
 class IntegerModel:
-    """A flat buffer and the quantisation of ``crop``, ``size``, ``logits`` and ``embedding``."""
+    """A flat buffer, the quantisation of ``crop``, ``size``, ``logits`` and ``embedding``, and its last layer apart."""
 
     content: bytes
     quantisation: dict[str, Quantisation]
+    head: Head
 
 
 def convert_to_int8(model: Any, representative: Crops, *, code_scale: float) -> IntegerModel:
@@ -108,7 +110,8 @@ def convert_to_int8(model: Any, representative: Crops, *, code_scale: float) -> 
     crop = quantisation["crop"]
     if crop.zero_point != RATIO_ONE - 128 or not np.isclose(crop.scale, 1 / code_scale, rtol=1e-4):
         raise ValueError(f"the converted input has scale {crop.scale}, zero point {crop.zero_point}")
-    return IntegerModel(content=content, quantisation=quantisation)
+    kernel, bias = (np.asarray(w, np.float32) for w in model.get_layer("logits").get_weights())
+    return IntegerModel(content=content, quantisation=quantisation, head=Head(kernel=kernel, bias=bias))
 
 
 def narrow_residual_ranges(calibrated: bytes) -> bytes:
@@ -159,22 +162,19 @@ def _quantisation(detail: Any) -> Quantisation:
 
 
 def run_int8(model: IntegerModel, crops: Crops, *, batch: int = 64) -> tuple[F4, F4]:
-    """Logits (n, C) and embeddings (n, E) of the integer network, dequantised, for checks before there is a bundle."""
+    """Logits (n, C) and embeddings (n, E) as a bundle of this model will give them, for checks before there is one."""
     interpreter = Interpreter(model_content=model.content)
     for detail in interpreter.get_input_details():
         interpreter.resize_tensor_input(detail["index"], [batch, *detail["shape"][1:]])
     interpreter.allocate_tensors()
     inputs = {len(d["shape"]): d["index"] for d in interpreter.get_input_details()}
     outputs = interpreter.get_output_details()
-    roles = {
-        name: next(
-            d["index"]
-            for d in outputs
-            if np.isclose(d["quantization"][0], model.quantisation[name].scale)
-            and d["quantization"][1] == model.quantisation[name].zero_point
-        )
-        for name in ("logits", "embedding")
-    }
+    q = model.quantisation["embedding"]
+    role = next(
+        d["index"]
+        for d in outputs
+        if np.isclose(d["quantization"][0], q.scale) and d["quantization"][1] == q.zero_point
+    )
     size = model.quantisation["size"]
     logits: list[F4] = []
     embedding: list[F4] = []
@@ -187,8 +187,7 @@ def run_int8(model: IntegerModel, crops: Crops, *, batch: int = 64) -> tuple[F4,
         interpreter.set_tensor(inputs[4], pixels)
         interpreter.set_tensor(inputs[2], sizes)
         interpreter.invoke()
-        for name, out in (("logits", logits), ("embedding", embedding)):
-            q = model.quantisation[name]
-            raw = interpreter.get_tensor(roles[name])[:n].astype(np.float32)
-            out.append((raw - q.zero_point) * np.float32(q.scale))
+        raw = interpreter.get_tensor(role)[:n]
+        logits.append(model.head.logits(raw, scale=q.scale, zero_point=q.zero_point))
+        embedding.append((raw.astype(np.float32) - q.zero_point) * np.float32(q.scale))
     return np.concatenate(logits), np.concatenate(embedding)

@@ -12,6 +12,7 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_valida
 
 from edge_app.capture.frame import RATIO_ONE
 from edge_app.classification.crops import CropGeometry
+from edge_app.classification.head import Head
 from edge_app.classification.rejection import Rejection
 from edge_app.errors import UserError
 
@@ -90,13 +91,15 @@ def sha256_of(path: Path) -> str:
 class Bundle:
     """A loaded and verified bundle.
 
-    ``model`` is the TFLite flat buffer, ``prototypes`` float32 (C, E) the mean embedding of each class or None.
+    ``model`` is the TFLite flat buffer, ``prototypes`` float32 (C, E) the mean embedding of each class or None,
+    ``head`` the last layer where the bundle holds it apart from the model.
     """
 
     directory: Path
     description: BundleDescription
     model: bytes
     prototypes: npt.NDArray[np.float32] | None
+    head: Head | None = None
 
     @property
     def classes(self) -> tuple[str, ...]:
@@ -157,16 +160,19 @@ class Bundle:
                 raise UserError(
                     f"{path}: SHA-256 {found[:12]}... differs from {wanted[:12]}... in bundle.json; refused"
                 )
-        prototypes = None
+        prototypes = head = None
         if "reference.npz" in description.files:
             with np.load(folder / "reference.npz") as reference:
                 if "prototypes" in reference:
                     prototypes = reference["prototypes"].astype(np.float32)
+                if "head_kernel" in reference:
+                    head = Head(kernel=reference["head_kernel"], bias=reference["head_bias"])
         return Bundle(
             directory=folder,
             description=description,
             model=(folder / "model.tflite").read_bytes(),
             prototypes=prototypes,
+            head=head,
         )
 
 

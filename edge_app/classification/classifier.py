@@ -58,13 +58,17 @@ class Classifier:
         """Logits float32 (n, C) and, where the network has it, the embedding float32 (n, E), dequantised."""
         pixels, size = self.quantised(crops)
         raw = self.backend.infer(pixels, size)
-        d = self.bundle.description.quantisation
-        return tuple(  # type: ignore[return-value]
-            None
-            if (q := raw.get(name)) is None
-            else (q.astype(np.float32) - d[name].zero_point) * np.float32(d[name].scale)
-            for name in ("logits", "embedding")
-        )
+        d, head = self.bundle.description.quantisation, self.bundle.head
+
+        def real(name: str) -> F4:
+            return (raw[name].astype(np.float32) - d[name].zero_point) * np.float32(d[name].scale)
+
+        if "embedding" not in raw:
+            return real("logits"), None
+        if head is None:
+            return real("logits"), real("embedding")
+        q = d["embedding"]
+        return head.logits(raw["embedding"], scale=q.scale, zero_point=q.zero_point), real("embedding")
 
     def classify(self, crops: Crops) -> Classification:
         """Classes and calibrated probabilities of crops; see `Classification`."""

@@ -71,7 +71,8 @@ def test_the_device_and_the_converter_compute_the_same(crops: Crops) -> None:
     bundle = Bundle.load()
     classifier = Classifier(bundle, open_backend(bundle, preference="litert").backend)
     logits, embedding = classifier.outputs(crops)
-    model = IntegerModel(content=bundle.model, quantisation=bundle.description.quantisation)
+    assert bundle.head is not None
+    model = IntegerModel(content=bundle.model, quantisation=bundle.description.quantisation, head=bundle.head)
     want_logits, want_embedding = run_int8(model, crops)
     assert np.array_equal(logits, want_logits)
     assert embedding is not None

@@ -1,3 +1,4 @@
+import cv2
 import numpy as np
 import pytest
 
@@ -78,3 +79,21 @@ def test_division_is_exact_at_the_background_and_clips_above() -> None:
 def test_nothing_in_nothing_out() -> None:
     assert background_levels([]).shape == (0,)
     assert len(crops_of_pictures([], geometry=CropGeometry(), um_per_px=1.33)) == 0
+
+
+def test_a_wide_margin_does_not_shrink_the_particle() -> None:
+    rng = np.random.default_rng(3)
+    geometry = CropGeometry()
+    tight, wide = [], []
+    for side in range(8, 24):
+        picture = np.full((side, side), 205, np.uint8)
+        cv2.circle(picture, (side // 2, side // 2), side // 2 - 2, 90, -1)
+        tight.append(picture)
+        around = np.full((side + 60, side + 60), 205.0) + rng.normal(0, 1.5, (side + 60, side + 60))
+        around[30:-30, 30:-30] = picture
+        wide.append(np.clip(np.rint(around), 0, 255).astype(np.uint8))
+    a = crops_of_pictures(tight, geometry=geometry, um_per_px=1.33)
+    b = crops_of_pictures(wide, geometry=geometry, um_per_px=1.33)
+    assert not b.size.any()
+    dark = [(crops.pixels < 120).sum((1, 2, 3)) for crops in (a, b)]
+    assert np.array_equal(*dark)

@@ -24,7 +24,7 @@ LENGTH_LN: Final = 0.3
 DEPARTURE_UM: Final = 0.35
 DEPARTURE: Final = 0.01
 """Prior standard deviation of the departure: so many um and so large a share of the size. Out of focus the
-readings of a sphere swing about the line by up to 0.4 um at 6 to 8 um (``benchmarks/calibration_study.py``)."""
+readings of a sphere swing about the line by 0.4 um and more at 6 to 8 um (``benchmarks/calibration_study.py``)."""
 DRAWS: Final = 4000
 CONSISTENT: Final = 0.10
 CONSISTENT_UM: Final = 0.7

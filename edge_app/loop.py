@@ -17,6 +17,7 @@ from edge_app.measurement.calibration import Calibration
 from edge_app.measurement.descriptors import measure
 from edge_app.recording.frame_hash import FrameHash
 from edge_app.run_ahead import RunAhead
+from edge_app.segmentation.background import Background
 from edge_app.segmentation.particles import Particles
 from edge_app.segmentation.regions import Regions
 from edge_app.segmentation.segmenter import FrameResult, Segmenter
@@ -116,6 +117,11 @@ class Loop:
             yield from self._builder.flush()
             raise
         yield from self._builder.flush()
+
+    @property
+    def background(self) -> Background:
+        """The picture of the empty cell as it is now."""
+        return self._segmenter.background
 
     def stop(self) -> None:
         """End after the frames that are in hand; what they hold is still counted."""

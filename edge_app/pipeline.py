@@ -54,6 +54,7 @@ from edge_app.recording.event import Severity
 from edge_app.recording.outgoing import Outgoing
 from edge_app.recording.pictures import PicturePicker
 from edge_app.recording.run_record import RunRecord, RunState, new_run_id, recover
+from edge_app.reporting.optics import optics_summary
 from edge_app.segmentation.segmenter import Segmenter
 from edge_app.windowing import ClosedWindow, WindowBuilder
 
@@ -304,6 +305,7 @@ class Pipeline:
                 "name": self.bundle.description.name,
                 "version": self.bundle.description.version,
                 "sha256": self.bundle.model_sha256,
+                "log_prior": list(self.bundle.description.log_prior),
                 "backend": self._opened.backend.name,
                 "backend_version": self._opened.backend.version,
             },
@@ -528,9 +530,20 @@ class Pipeline:
         self._event(record, "run_ended", text)
         # Where the record lies is no part of it: it may be moved.
         kept = {key: value for key, value in result.items() if key != "record"}
+        kept["optics"] = self._optics()
         record.finish(kept, state=state, frames_sha256=frames_sha256, outgoing=self._rows(messages))
         # Kept outside the record, the head of its chain shows later that nothing was cut off its end.
         return {**result, "record_head": record.head}
+
+    def _optics(self) -> dict[str, Any]:
+        """Light and background of the run, for its report; with a picture, so no part of what is printed."""
+        state, background = self._loop.state, self._loop.background
+        return optics_summary(
+            background=background.picture if background.ready else None,
+            background_level=state.background_level,
+            noise=state.noise,
+            uneven=state.uneven,
+        )
 
     def _fail(self, record: RunRecord, error: BaseException) -> None:
         """Close the record of a run that an error ended; where that cannot be written either, the next start does."""

@@ -21,6 +21,7 @@ COMMANDS: Final = {
         "edge_app.cli.reanalyse",
         "Analyse the frames of a run again: a new, linked record and the difference.",
     ),
+    "report": ("edge_app.cli.report", "Make the report of a run: one HTML file, PDF too."),
     "export": ("edge_app.cli.export", "Write particles, windows or histogram of a run to a file."),
     "bench": ("edge_app.cli.bench", "Measure how many particles per minute this machine manages."),
     "doctor": ("edge_app.cli.doctor", "Say what this machine has: back ends, camera, broker, disk, clock."),

@@ -85,7 +85,9 @@ def optics_summary(
     return found
 
 
-def read_optics(particles: Particles, total: Window, summary: Mapping[str, Any]) -> Optics:
+def read_optics(
+    particles: Particles, total: Window, summary: Mapping[str, Any], *, pictures: bool = True
+) -> Optics:
     """Put together what a record tells.
 
     Parameters
@@ -94,6 +96,8 @@ def read_optics(particles: Particles, total: Window, summary: Mapping[str, Any])
         All particles and the sum of the windows.
     summary
         The record's summary; without ``optics`` in it the light is not known.
+    pictures
+        False: leave the picture of the background out.
     """
     p = particles
     chosen = (p.ecd_um >= FOCUS_SIZES_UM[0]) & (p.ecd_um < FOCUS_SIZES_UM[1]) & (p.weight > 0)
@@ -109,6 +113,6 @@ def read_optics(particles: Particles, total: Window, summary: Mapping[str, Any])
         for key, name, meaning, scale, unit in _LIGHT
         if isinstance(kept.get(key), (int, float))
     )
-    picture = kept.get("background_jpeg")
+    picture = kept.get("background_jpeg") if pictures else None
     uri = f"data:image/jpeg;base64,{picture}" if isinstance(picture, str) and picture else ""
     return Optics(focus=(focus[0], focus[1], focus[2]), light=light, background_uri=uri)

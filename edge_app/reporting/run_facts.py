@@ -396,7 +396,7 @@ def _read(record: Record, *, key: str, container_ml: float | None, pictures: boo
         rejected_particles=tuple(r for r in rejected if not r[0].startswith("frame_")),
         rejected_frames=tuple(r for r in rejected if r[0].startswith("frame_")),
         coincidence=overlap,
-        optics=read_optics(particles.particles, total, summary),
+        optics=read_optics(particles.particles, total, summary, pictures=pictures),
         calibration=calibration,
         calibration_state=state,
         events=tuple(events[:MOST_EVENTS]),

@@ -5,7 +5,7 @@ from pathlib import Path
 
 import pytest
 
-COMMANDS = ["run", "demo", "watch", "classify", "reanalyse", "export", "bench", "doctor", "config"]
+COMMANDS = ["run", "demo", "watch", "classify", "reanalyse", "report", "export", "bench", "doctor", "config"]
 
 
 @pytest.mark.parametrize("command", COMMANDS)

@@ -96,13 +96,17 @@ def choose_calibration(flow_cell: FlowCellSettings, info: SourceInfo) -> Calibra
     Raises
     ------
     UserError
-        If the record cannot be read.
+        If the record cannot be read, or a scale or depth is stated beside it.
     """
     depth_um = flow_cell.depth_um or info.depth_um or DEFAULT_DEPTH_UM
     if flow_cell.calibration_file is not None:
         calibration = load_calibration(flow_cell.calibration_file)
-        changed = {k: v for k in ("um_per_px", "depth_um") if (v := getattr(flow_cell, k)) is not None}
-        return calibration.model_copy(update=changed)
+        stated = [k for k in ("um_per_px", "depth_um") if getattr(flow_cell, k) is not None]
+        if stated:
+            raise UserError(
+                f"flow_cell.{stated[0]}: is stated beside calibration {calibration.id}, which holds it; leave one out"
+            )
+        return calibration
     shipped = {"sim": "simulated_mfi.json", "mfi": "mfi_export.json"}.get(info.kind)
     if shipped is not None and flow_cell.um_per_px is None:
         curve = load_calibration(CALIBRATIONS / shipped)
@@ -331,6 +335,9 @@ class Pipeline:
                 "id": self.calibration.id,
                 "um_per_px": self.calibration.um_per_px,
                 "calibrated": self.calibration.calibrated,
+                "state": self.calibration_state,
+                "created": self.calibration.created,
+                "expires": self.calibration.expires,
                 "note": self.calibration.note,
             },
             classes=list(self.classifier.classes),
@@ -372,13 +379,8 @@ class Pipeline:
         for warning in self._opened.warnings:
             self._event(record, "backend_fallback", warning, severity="warning")
             self.on_message(warning)
-        if not self.calibration.calibrated:
-            self._event(
-                record,
-                "not_calibrated",
-                f"sizes come from {self.calibration.id}, not from a bead calibration of this instrument",
-                severity="warning",
-            )
+        if doubt := self._calibration_doubt():
+            self._event(record, f"calibration_{self.calibration_state}", doubt, severity="warning")
 
     def _event(
         self,
@@ -506,6 +508,8 @@ class Pipeline:
             "seconds": round(seconds, 3),
             "particles_per_min": round(total.particles / seconds * 60.0, 1) if seconds > 0 else 0.0,
             "calibrated": self.calibration.calibrated,
+            "calibration_state": self.calibration_state,
+            "calibration_expires": self.calibration.expires,
             **self.identity.as_record(),
         }
         frames_sha256 = loop.frame_hash.hexdigest() if loop.frame_hash is not None else None
@@ -563,10 +567,23 @@ class Pipeline:
             self._event(record, "run_failed", f"run {self.run_id} ended by an error: {reason}", severity="error")
             record.finish({"error": reason}, state="failed", reason=reason, outgoing=self._rows([message]))
 
+    @property
+    def calibration_state(self) -> str:
+        """``valid``, ``expired`` or ``not_calibrated``, at the start of the run."""
+        return self.calibration.state(self.started)
+
+    def _calibration_doubt(self) -> str:
+        """Why sizes are not to be taken at their word; empty where they are."""
+        if self.calibration_state == "expired":
+            return f"calibration {self.calibration.id} expired on {self.calibration.expires}"
+        if self.calibration_state == "not_calibrated":
+            return f"sizes come from {self.calibration.id}, not from a bead calibration of this instrument"
+        return ""
+
     def _notes(self) -> list[str]:
         notes = []
-        if not self.calibration.calibrated:
-            notes.append(f"sizes from {self.calibration.id}: not calibrated with beads on this instrument")
+        if doubt := self._calibration_doubt():
+            notes.append(doubt)
         if not self.info.knows_losses:
             notes.append("the source cannot tell whether frames were lost")
         return notes

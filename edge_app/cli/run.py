@@ -126,6 +126,7 @@ def print_result(result: dict[str, Any]) -> None:
     console.print(side_by_side)
     if result["rejected"]:
         console.print("left out: " + ", ".join(f"{n:,} {reason}" for reason, n in result["rejected"].items()))
-    if not result["calibrated"]:
-        console.print(f"[yellow]sizes from {result['calibration_id']}: not calibrated with beads on this instrument[/]")
+    if result["calibration_state"] != "valid":
+        state = result["calibration_state"].replace("_", " ")
+        console.print(f"[yellow]sizes from {result['calibration_id']}: {state} with beads on this instrument[/]")
     console.print(f"record: {result['record']}", soft_wrap=True)

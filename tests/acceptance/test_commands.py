@@ -5,7 +5,10 @@ from pathlib import Path
 
 import pytest
 
-COMMANDS = ["run", "demo", "watch", "classify", "reanalyse", "report", "export", "bench", "doctor", "config"]
+COMMANDS = [
+    "calibrate", "verify", "run", "demo", "watch", "classify",
+    "reanalyse", "report", "export", "bench", "doctor", "config",
+]  # fmt: skip
 
 
 @pytest.mark.parametrize("command", COMMANDS)

@@ -1,5 +1,6 @@
 """Seconds of a simulated flow cell, from frames to a live histogram."""
 
+import sys
 from pathlib import Path
 
 import click
@@ -36,11 +37,13 @@ def demo(out: Path, seconds: float, concentration: float, seed: int) -> None:
     pipeline = Pipeline(request, load_settings(None), on_message=lambda line: click.echo(line, err=True))
     result = drive(pipeline, live=True)
     print_result(result)
+    # As it was typed: after `make demo` the command is not on the path.
+    command = sys.argv[0] if "/" in sys.argv[0] and not sys.argv[0].endswith(".py") else "edge-app"
     click.echo(
         "\nLook at the record:\n"
-        f"  edge-app export {out} --table particles --format csv -o particles.csv\n"
-        f"  edge-app export {out} --table histogram --format csv -o histogram.csv\n"
+        f"  {command} report {out} -o report.html\n"
+        f"  {command} export {out} --table particles --format csv -o particles.csv\n"
         "Another run, and another terminal to watch it from:\n"
-        '  edge-app run "sim:?concentration=175000&realtime=1" --out runs/second\n'
-        "  edge-app watch"
+        f'  {command} run "sim:?concentration=175000&realtime=1" --out runs/second\n'
+        f"  {command} watch"
     )

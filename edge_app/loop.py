@@ -2,12 +2,13 @@
 
 import itertools
 import time
-from collections import Counter
-from collections.abc import Iterator
-from dataclasses import dataclass, field
+from collections import Counter, deque
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass, field, replace
 from typing import Final
 
 import numpy as np
+import numpy.typing as npt
 
 from edge_app.capture.frame import Frame
 from edge_app.capture.source import FrameSource
@@ -108,7 +109,7 @@ class Loop:
         segmented = RunAhead(self._segment(iter(read)), depth=DEPTH, name="segment")
         counted = RunAhead(self._count(segmented), depth=DEPTH, name="count")
         try:
-            for frame in counted:
+            for frame in self._without_stuck(counted):
                 yield from self._builder.add(frame)
         except GeneratorExit:
             raise
@@ -117,6 +118,45 @@ class Loop:
             yield from self._builder.flush()
             raise
         yield from self._builder.flush()
+
+    def _without_stuck(self, frames: Iterable[CountedFrame]) -> Iterator[CountedFrame]:
+        """Hold frames back as long as it takes to know a stuck object, and take its first images out of them."""
+        settings = self._segmenter.settings.stuck
+        depth = settings.frames - 1 + settings.missed_frames if settings.enabled else 0
+        held: deque[CountedFrame] = deque()
+        try:
+            for frame in frames:
+                if len(frame.found_stuck):
+                    for i, earlier in enumerate(held):
+                        held[i] = self._take_out(earlier, frame.found_stuck)
+                held.append(frame)
+                if len(held) > depth:
+                    yield held.popleft()
+        except GeneratorExit:
+            raise
+        except BaseException:
+            yield from held
+            raise
+        yield from held
+
+    def _take_out(self, frame: CountedFrame, found_stuck: npt.NDArray[np.float32]) -> CountedFrame:
+        settings, p = self._segmenter.settings.stuck, frame.particles
+        x, y, area = (found_stuck[:, k, None] for k in range(3))
+        near = np.hypot(p.centroid_x_px - x, p.centroid_y_px - y) <= settings.distance_px
+        small, large = np.minimum(p.area_px, area), np.maximum(p.area_px, area)
+        # The same rule by which the object was followed (StuckFilter).
+        stuck = (near & (large <= settings.area_ratio * small + 8)).any(axis=0)
+        if not stuck.any():
+            return frame
+        n = int(stuck.sum())
+        self.state.stuck_counted_before -= n
+        keep = ~stuck
+        return replace(
+            frame,
+            particles=p.take(keep),
+            classification=frame.classification.take(keep),
+            rejected=frame.rejected + Counter(stuck=n),
+        )
 
     @property
     def background(self) -> Background:
@@ -157,7 +197,8 @@ class Loop:
             result = self._segmenter.process(frame)
             if result.reason is None:
                 state = self.state
-                state.stuck_objects = result.stuck_objects
+                # Over the whole run: one found is then part of the background and seen no more.
+                state.stuck_objects += len(result.found_stuck)
                 state.stuck_counted_before += result.stuck_counted_before
                 state.background_level, state.noise, state.uneven = (
                     result.background_level,
@@ -214,6 +255,7 @@ class Loop:
                     particles=f.particles,
                     classification=together.rows(first, last),
                     rejected=f.rejected,
+                    found_stuck=result.found_stuck,
                     ratio=result.ratio,
                     latency_ms=(time.perf_counter() - f.segmented.arrived) * 1e3,
                 )

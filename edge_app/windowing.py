@@ -30,6 +30,8 @@ class CountedFrame:
         Counted particles of the frame, in the same order; stuck and small ones are already out.
     rejected
         Reason -> particles of this frame that are not counted.
+    found_stuck
+        Centroid x, y (px) and area (px) of the objects found stuck in this very frame, (k, 3).
     ratio
         Ratio picture, for pictures of particles; None for a rejected frame.
     latency_ms
@@ -43,6 +45,7 @@ class CountedFrame:
     particles: Particles
     classification: Classification
     rejected: Counter[str]
+    found_stuck: npt.NDArray[np.float32]
     ratio: npt.NDArray[np.uint8] | None = field(repr=False)
     latency_ms: float
 

@@ -49,14 +49,17 @@ class Classification:
             probabilities=np.concatenate([p.probabilities for p in parts]),
         )
 
+    def take(self, rows: npt.NDArray[np.bool_] | slice) -> "Classification":
+        """Keep some rows."""
+        return Classification(
+            class_index=self.class_index[rows],
+            confidence=self.confidence[rows],
+            probabilities=self.probabilities[rows],
+        )
+
     def rows(self, first: int, last: int) -> "Classification":
         """Rows ``first`` to ``last - 1``."""
-        part = slice(first, last)
-        return Classification(
-            class_index=self.class_index[part],
-            confidence=self.confidence[part],
-            probabilities=self.probabilities[part],
-        )
+        return self.take(slice(first, last))
 
 
 def probabilities_of(logits: F4, *, temperature: float, log_prior: F4 | None = None) -> F4:

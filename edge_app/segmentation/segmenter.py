@@ -48,7 +48,9 @@ class FrameResult:
     stuck_objects
         Objects known to sit on the window now.
     stuck_counted_before
-        Images of objects found stuck in this frame that were counted in earlier frames.
+        Images of objects found stuck in this frame that were handed on in earlier frames.
+    found_stuck
+        Centroid x, y (px) and area (px) of the objects found stuck in this very frame, float32 (k, 3).
     """
 
     reason: str | None
@@ -61,6 +63,7 @@ class FrameResult:
     background_level: float = 0.0
     stuck_objects: int = 0
     stuck_counted_before: int = 0
+    found_stuck: npt.NDArray[np.float32] = field(default_factory=lambda: np.zeros((0, 3), np.float32), repr=False)
 
 
 class Segmenter:
@@ -224,7 +227,7 @@ class Segmenter:
         rejected["speckle"] = int((~large).sum())
         particles = regions.take(large)
         blocked = self._frozen_pixels(particles)
-        before = 0
+        before, found_stuck = 0, np.zeros((0, 3), np.float32)
         if self.settings.stuck.enabled and self.instrument_thresholds is None:
             if self._stuck is None:
                 self._stuck = StuckFilter((image.shape[0], image.shape[1]), self.settings.stuck)
@@ -232,6 +235,7 @@ class Segmenter:
             verdict = self._stuck.update(x, y, particles.area_px)
             rejected["stuck"] = int(verdict.stuck.sum())
             before = verdict.counted_before
+            found_stuck = np.stack([x, y, particles.area_px.astype(np.float32)], axis=1)[verdict.confirmed]
             if self.settings.stuck.heal_background and verdict.confirmed.any():
                 self._heal(image, particles.take(verdict.confirmed), gain=gain)
             particles = particles.take(~verdict.stuck)
@@ -250,6 +254,7 @@ class Segmenter:
             background_level=level,
             stuck_objects=0 if self._stuck is None else self._stuck.objects,
             stuck_counted_before=before,
+            found_stuck=found_stuck,
         )
 
     def _frozen_pixels(self, particles: Regions) -> U8:

@@ -27,6 +27,7 @@ from edge_app.recording.record_reader import open_record
 from edge_app.recording.run_record import RunRecord, recover
 from edge_app.run_ahead import RunAhead
 from edge_app.segmentation.segmenter import Segmenter
+from edge_app.segmentation.settings import SegmentationSettings
 
 SHAPE = (160, 200)
 RATE_HZ = 10
@@ -165,8 +166,11 @@ def test_a_failed_write_ends_a_run_whose_source_is_silent(pipeline_on, monkeypat
         commit(record, window, *rest, **more)
 
     monkeypatch.setattr(RunRecord, "commit_window", full)
-    # The frame that closes the second window is the last one, so that every stage waits for the source.
-    error = outcome(pipeline_on(Camera(21, then="wait")), seconds=4)
+    # The frame that closes the second window is the last one, so that every stage waits for the source; frames are
+    # held back until it is known which of their particles are stuck.
+    stuck = SegmentationSettings().stuck
+    held = stuck.frames - 1 + stuck.missed_frames
+    error = outcome(pipeline_on(Camera(21 + held, then="wait")), seconds=4)
     assert isinstance(error, RecordingError)
 
 

@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from datetime import datetime, timezone
 from functools import partial
 from pathlib import Path
-from typing import Any, Final
+from typing import Any, Final, Literal
 
 import numpy as np
 import psutil
@@ -364,23 +364,34 @@ class Pipeline:
                 self.on_message(str(error))
 
     def _announce(self, record: RunRecord) -> None:
-        run = Run(
-            device=self._provenance.device,
-            boot_id=self.boot_id,
-            run_id=self.run_id,
-            started=utc_text(self.started),
-            source=self.info.uri,
-            sample_id=self.settings.run.sample,
-            operator=self.settings.run.operator,
-            flow_rate_ul_per_min=self.info.flow_rate_ul_per_min,
-        )
-        record.enqueue(self._rows([run]))
+        record.enqueue(self._rows([self._run_message("running")]))
         self._event(record, "run_started", f"run {self.run_id} started on {self.info.uri}")
         for warning in self._opened.warnings:
             self._event(record, "backend_fallback", warning, severity="warning")
             self.on_message(warning)
         if doubt := self._calibration_doubt():
             self._event(record, f"calibration_{self.calibration_state}", doubt, severity="warning")
+
+    def _run_message(
+        self, state: Literal["running", "finished", "failed"], *, ended: datetime | None = None
+    ) -> Run:
+        """The retained message about this run, as far as it has come."""
+        total = self._total
+        return Run(
+            device=self._provenance.device,
+            boot_id=self.boot_id,
+            run_id=self.run_id,
+            state=state,
+            started=utc_text(self.started),
+            ended=None if ended is None else utc_text(ended),
+            source=self.info.uri,
+            sample_id=self.settings.run.sample,
+            operator=self.settings.run.operator,
+            flow_rate_ul_per_min=self.info.flow_rate_ul_per_min,
+            frames=total.frames,
+            particles=total.particles,
+            volume_ml=total.volume_ml,
+        )
 
     def _event(
         self,
@@ -517,13 +528,7 @@ class Pipeline:
         state: RunState = "stopped" if self._stopped else "completed"
         ended = datetime.now(timezone.utc)
         messages: list[Message] = [
-            Run(
-                device=self._provenance.device, boot_id=self.boot_id, run_id=self.run_id, state="finished",
-                started=utc_text(self.started), ended=utc_text(ended), source=self.info.uri,
-                sample_id=self.settings.run.sample, operator=self.settings.run.operator,
-                flow_rate_ul_per_min=self.info.flow_rate_ul_per_min, frames=total.frames,
-                particles=total.particles, volume_ml=total.volume_ml,
-            ),
+            self._run_message("finished", ended=ended),
             summary_message(
                 total, provenance=self._provenance, started=self.started, ended=ended, windows=self._windows,
                 source=self.info.uri, sample_id=self.settings.run.sample, operator=self.settings.run.operator,
@@ -554,14 +559,7 @@ class Pipeline:
         if record.finished:
             return
         reason = f"{type(error).__name__}: {' '.join(str(error).split())}"
-        total, ended = self._total, datetime.now(timezone.utc)
-        message = Run(
-            device=self._provenance.device, boot_id=self.boot_id, run_id=self.run_id, state="failed",
-            started=utc_text(self.started), ended=utc_text(ended), source=self.info.uri,
-            sample_id=self.settings.run.sample, operator=self.settings.run.operator,
-            flow_rate_ul_per_min=self.info.flow_rate_ul_per_min, frames=total.frames,
-            particles=total.particles, volume_ml=total.volume_ml,
-        )  # fmt: skip
+        message = self._run_message("failed", ended=datetime.now(timezone.utc))
         # If the disk is full this may not fit either; the first error is the one to be told.
         with contextlib.suppress(RecordingError):
             self._event(record, "run_failed", f"run {self.run_id} ended by an error: {reason}", severity="error")

@@ -8,7 +8,7 @@ import cv2
 import numpy as np
 import numpy.typing as npt
 
-from edge_app.capture.frame import Frame
+from edge_app.capture.frame import RATIO_ONE, Frame
 from edge_app.capture.source import SourceInfo
 from edge_app.errors import UserError
 from edge_app.segmentation.background import Background
@@ -249,7 +249,7 @@ class Segmenter:
             regions=particles,
             rejected=found,
             gain=gain,
-            noise=noise / 160.0,
+            noise=noise / RATIO_ONE,
             uneven=uneven,
             background_level=level,
             stuck_objects=0 if self._stuck is None else self._stuck.objects,

@@ -3,30 +3,17 @@
 from __future__ import annotations
 
 import json
-import sys
 from pathlib import Path
-from typing import Any
 
 import click
 
 from edge_app.classification.bundle import SHIPPED, Bundle
-from edge_app.errors import UserError
+from edge_app.cli.one_line_errors import OneLineErrors
 
 __all__ = ["main"]
 
 
-class _Group(click.Group):
-    """Prints a `UserError` as one line and ends with exit code 2."""
-
-    def invoke(self, ctx: click.Context) -> Any:
-        try:
-            return super().invoke(ctx)
-        except UserError as error:
-            click.echo(str(error), err=True)
-            sys.exit(2)
-
-
-@click.group(cls=_Group, help="Train, measure and rebuild the particle classifier.")
+@click.group(cls=OneLineErrors, help="Train, measure and rebuild the particle classifier.")
 def main() -> None:
     """Declare the commands."""
 

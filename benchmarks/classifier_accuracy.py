@@ -23,7 +23,8 @@ from edge_app.classification.rejection import probabilities_of
 from edge_app.classification.tight_crops import background_levels, crops_of_pictures
 from training.datasets.exposure import ExposureRanges, detect, expose_view, simulated_crops
 from training.datasets.views import ViewStore
-from training.evaluate import evaluate_crops, macro_f1
+from training.evaluation.crop_figures import evaluate_crops
+from training.evaluation.scores import macro_f1
 from training.fit import network_from_bundle
 from training.learning import predict
 from training.optics import KNOWN

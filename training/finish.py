@@ -16,14 +16,10 @@ from edge_app.classification.bundle import Bundle
 from edge_app.classification.crops import CropGeometry
 from edge_app.classification.rejection import Classification, Rejection, decide, probabilities_of
 from training.datasets.labelled import LabelledCrops
-from training.evaluate import (
-    choose_rejection,
-    confusion_shares,
-    evaluate_crops,
-    find_temperature,
-    macro_f1,
-    nearest_prototypes,
-)
+from training.evaluation.calibration import find_temperature
+from training.evaluation.crop_figures import evaluate_crops
+from training.evaluation.rejection import choose_rejection, nearest_prototypes
+from training.evaluation.scores import confusion_shares, macro_f1
 from training.learning import CODE_SCALE, predict
 from training.model_card import model_card
 

@@ -11,7 +11,7 @@ from edge_app.classification.backends import open_backend
 from edge_app.classification.bundle import Bundle
 from edge_app.classification.classifier import Classifier
 from training.datasets.folders import read_folders
-from training.evaluate import macro_f1
+from training.evaluation.scores import macro_f1
 
 __all__ = ["measure_folders"]
 

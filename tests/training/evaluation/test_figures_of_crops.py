@@ -5,15 +5,10 @@ from sklearn.metrics import f1_score
 from edge_app.classification.rejection import Rejection, decide
 from training.augment import augment_batch
 from training.datasets.labelled import LabelledCrops
-from training.evaluate import (
-    choose_rejection,
-    composition_error,
-    confusion_shares,
-    evaluate_crops,
-    expected_calibration_error,
-    find_temperature,
-    macro_f1,
-)
+from training.evaluation.calibration import expected_calibration_error, find_temperature
+from training.evaluation.crop_figures import evaluate_crops
+from training.evaluation.rejection import choose_rejection, composition_error
+from training.evaluation.scores import confusion_shares, macro_f1
 
 
 def test_macro_f1_is_that_of_scikit_learn() -> None:

@@ -1,0 +1,1 @@
+"""How good a bundle is: one command, one page, one file of figures."""

@@ -1,0 +1,74 @@
+"""When a particle is called unknown, judged by the composition that is reported in the end."""
+
+from __future__ import annotations
+
+import numpy as np
+import numpy.typing as npt
+
+from edge_app.classification.rejection import Rejection, decide
+from training.evaluation.scores import confusion_shares
+
+__all__ = ["choose_rejection", "composition_error", "nearest_prototypes"]
+
+F4 = npt.NDArray[np.float32]
+Ints = npt.NDArray[np.integer]
+
+
+def composition_error(reported: npt.NDArray[np.float64], true: npt.NDArray[np.float64]) -> float:
+    """Half the sum of absolute differences of two compositions (Bray-Curtis for shares), 0 to 1."""
+    return float(0.5 * np.abs(reported - true).sum())
+
+
+def nearest_prototypes(embedding: F4, label: Ints, classes: int) -> F4:
+    """Mean embedding of each class, shape (C, E)."""
+    return np.stack([embedding[label == c].mean(axis=0) for c in range(classes)]).astype(np.float32)
+
+
+def choose_rejection(
+    known: F4,
+    label: Ints,
+    unknown: F4,
+    *,
+    unknown_share: float = 0.10,
+    highest: float = 0.36,
+    mixes: int = 60,
+    seed: int = 0,
+) -> tuple[Rejection, dict[str, float]]:
+    """Probability below which a particle is called unknown, by the error of the reported composition.
+
+    Parameters
+    ----------
+    known, unknown : ndarray of float32 (n, C), (m, C)
+        Calibrated probabilities of crops of the classes, and of families outside them.
+    label : ndarray of int (n,)
+    unknown_share : float
+        Share of unknown particles in the mixes.
+    highest : float
+        No threshold above it is tried: what is lost to ``unknown`` above it is mostly small silicone oil.
+    mixes : int
+        Random class mixes (flat Dirichlet) to average over.
+    seed : int
+
+    Returns
+    -------
+    rule : Rejection
+    figures : dict
+        Composition error without and with it.
+    """
+    classes = known.shape[1]
+    rng = np.random.default_rng(seed)
+    shares = rng.dirichlet(np.ones(classes), size=mixes) * (1 - unknown_share)
+    true = np.column_stack([shares, np.full(mixes, unknown_share)])
+
+    def error(threshold: float) -> float:
+        rule = Rejection(minimum_probability=threshold)
+        table = confusion_shares(label, decide(known, rejection=rule).class_index, classes)
+        stray = np.bincount(decide(unknown, rejection=rule).class_index, minlength=classes + 1) / len(unknown)
+        reported = shares @ table + unknown_share * stray
+        return float(np.mean([composition_error(r, t) for r, t in zip(reported, true, strict=True)]))
+
+    grid = np.round(np.arange(0.0, highest + 1e-9, 0.02), 2)
+    errors = [error(float(t)) for t in grid]
+    best = int(np.argmin(errors))
+    rule = Rejection(minimum_probability=float(grid[best]))
+    return rule, {"composition_error_without": round(errors[0], 4), "composition_error_with": round(errors[best], 4)}

@@ -21,6 +21,7 @@ from edge_app.recording.atomic_file import atomic_file
 from edge_app.recording.audit import current_user, utc_now, verify_record
 from edge_app.recording.record_reader import Record, open_record
 from edge_app.recording.run_record import add_audit_entry
+from edge_app.signing_keys import is_signature, open_private_key, read_public_key
 
 __all__ = [
     "ACTION",
@@ -233,7 +234,7 @@ def check_signature(record_path: Path, report_path: Path, *, trusted_key: Path |
     """
     report_sha256 = _file_sha256(report_path)
     path, run_id, _ = _identify(record_path)
-    trusted = None if trusted_key is None else _public_hex(trusted_key)
+    trusted = None if trusted_key is None else read_public_key(trusted_key)
     found: list[Signature] = []
     notes: list[str] = []
     problem = None
@@ -369,58 +370,16 @@ def _check_keys(signatures: Sequence[Signature], trusted: str | None, notes: lis
         if signature.public_key is None or signature.ed25519 is None:
             notes.append(f"the signature of {signature.name} carries no key: it shows changes, not who signed")
             continue
-        ed25519, _, errors = _cryptography()
-        public = ed25519.Ed25519PublicKey.from_public_bytes(bytes.fromhex(signature.public_key))
-        try:
-            public.verify(bytes.fromhex(signature.ed25519), signature.statement())
-        except errors.InvalidSignature as error:
-            raise _BrokenError(f"the signature of {signature.name} was not made with its key") from error
+        if not is_signature(signature.ed25519, of=signature.statement(), by=signature.public_key):
+            raise _BrokenError(f"the signature of {signature.name} was not made with its key")
         if trusted is None:
             notes.append(f"the key {signature.public_key[:16]}... of {signature.name} was compared with no known one")
     if trusted is not None and trusted not in {s.public_key for s in signatures}:
         raise _BrokenError(f"no signature was made with the given key {trusted[:16]}...")
 
 
-def _cryptography() -> tuple[Any, Any, Any]:
-    """The library's Ed25519, its key files and its errors, once they are needed."""
-    try:
-        from cryptography import exceptions
-        from cryptography.hazmat.primitives import serialization
-        from cryptography.hazmat.primitives.asymmetric import ed25519
-    except ImportError as error:
-        raise UserError("signatures with a key need cryptography: pip install 'edge-app[signing]'") from error
-    return ed25519, serialization, exceptions
-
-
-def _read_key(path: Path) -> bytes:
-    try:
-        return path.read_bytes()
-    except OSError as error:
-        raise UserError(f"{path}: key cannot be read ({error.strerror})") from error
-
-
 def _with_key(draft: Mapping[str, Any], path: Path, passphrase: bytes | None) -> Signature:
     """Sign the statement with an Ed25519 key file."""
-    ed25519, serialization, errors = _cryptography()
-    data = _read_key(path)
-    try:
-        private = serialization.load_pem_private_key(data, password=passphrase)
-    except (ValueError, TypeError, errors.UnsupportedAlgorithm) as error:
-        raise UserError(f"{path}: key cannot be opened ({' '.join(str(error).split())})") from error
-    if not isinstance(private, ed25519.Ed25519PrivateKey):
-        raise UserError(f"{path}: is a key of another kind, an Ed25519 private key (PEM) is needed")
-    public = private.public_key().public_bytes_raw().hex()
-    unsigned = Signature.model_validate({**draft, "public_key": public})
-    return unsigned.model_copy(update={"ed25519": private.sign(unsigned.statement()).hex()})
-
-
-def _public_hex(path: Path) -> str:
-    ed25519, serialization, errors = _cryptography()
-    data = _read_key(path)
-    try:
-        public = serialization.load_pem_public_key(data)
-    except (ValueError, errors.UnsupportedAlgorithm) as error:
-        raise UserError(f"{path}: public key cannot be opened ({' '.join(str(error).split())})") from error
-    if not isinstance(public, ed25519.Ed25519PublicKey):
-        raise UserError(f"{path}: is a key of another kind, an Ed25519 public key (PEM) is needed")
-    return str(public.public_bytes_raw().hex())
+    private = open_private_key(path, passphrase=passphrase)
+    unsigned = Signature.model_validate({**draft, "public_key": private.public_hex})
+    return unsigned.model_copy(update={"ed25519": private.sign(unsigned.statement())})

@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 import numpy as np
 import numpy.typing as npt
 
 from edge_app.classification.rejection import Rejection, decide
 from training.evaluation.scores import confusion_shares
 
-__all__ = ["choose_rejection", "composition_error", "nearest_prototypes"]
+__all__ = ["choose_rejection", "composition_error", "composition_errors", "nearest_prototypes"]
 
 F4 = npt.NDArray[np.float32]
 Ints = npt.NDArray[np.integer]
@@ -72,3 +74,43 @@ def choose_rejection(
     best = int(np.argmin(errors))
     rule = Rejection(minimum_probability=float(grid[best]))
     return rule, {"composition_error_without": round(errors[0], 4), "composition_error_with": round(errors[best], 4)}
+
+
+def composition_errors(
+    label: Ints,
+    calls: Sequence[tuple[Ints, Ints]],
+    *,
+    classes: int,
+    unknown_shares: Sequence[float],
+    mixes: int = 200,
+    seed: int = 0,
+) -> npt.NDArray[np.float64]:
+    """Mean composition error of each way of calling at each share of unknown particles.
+
+    Parameters
+    ----------
+    label : ndarray of int (n,)
+    calls : sequence of (ndarray (n,), ndarray (m,))
+        What particles of the classes were called, and what particles of none of them were; C is unknown.
+    classes : int
+    unknown_shares : sequence of float
+    mixes : int
+        Random mixes of the classes that occur (flat Dirichlet) to average over.
+    seed : int
+
+    Returns
+    -------
+    ndarray (calls, shares)
+    """
+    present = np.bincount(label, minlength=classes) > 0
+    mix = np.zeros((mixes, classes))
+    mix[:, present] = np.random.default_rng(seed).dirichlet(np.ones(int(present.sum())), size=mixes)
+    errors = np.empty((len(calls), len(unknown_shares)))
+    for r, (of_known, of_unknown) in enumerate(calls):
+        table = confusion_shares(label, of_known, classes)
+        stray = np.bincount(of_unknown, minlength=classes + 1) / max(1, len(of_unknown))
+        for k, share in enumerate(unknown_shares):
+            true = np.column_stack([mix * (1 - share), np.full(mixes, share)])
+            reported = (1 - share) * mix @ table + share * stray
+            errors[r, k] = 0.5 * np.abs(reported - true).sum(axis=1).mean()
+    return errors

@@ -51,6 +51,9 @@ class WindowSettings(BaseModel):
     min_ecd_um: float = Field(
         2.0, ge=0, le=100, description="Smaller particles are counted as rejected (small) and not reported"
     )
+    leave_out_bubble_bursts: bool = Field(
+        True, description="Leave out frames in a burst of air bubbles, with their volume (frame_bubbles)"
+    )
 
 
 class RecordingSettings(BaseModel):

@@ -213,6 +213,7 @@ class Pipeline:
                 frame_volume_ml=partial(frame_volume_ml, calibration=self.calibration, info=info),
                 length_s=settings.window.length_s,
                 picker=PicturePicker(classes=self.classifier.classes, options=settings.recording.pictures),
+                leave_out_bubble_bursts=settings.window.leave_out_bubble_bursts,
             ),
             min_ecd_um=settings.window.min_ecd_um,
             hash_frames=settings.recording.hash_frames,

@@ -1,12 +1,13 @@
 """Particles and frames in order -> closed windows, each with everything that happened in it."""
 
-from collections import Counter
+from collections import Counter, deque
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field, replace
 
 import numpy as np
 import numpy.typing as npt
 
+from edge_app.bubble_bursts import BUBBLE_CLASS, FRAMES_BEFORE, LEAST_BUBBLE_UM, LEAST_HISTORY, BubbleBursts
 from edge_app.classification.rejection import Classification
 from edge_app.measurement.histogram import Histogram
 from edge_app.measurement.window import Window
@@ -79,6 +80,9 @@ class WindowBuilder:
         Length of a window.
     picker
         Chooses the particles whose pictures are kept; None: no pictures.
+    leave_out_bubble_bursts
+        Leave out frames in a burst of air bubbles (``frame_bubbles``), where the classes hold those. A frame is then
+        held back until the one that follows it is known, the first ones of a run until there are enough to judge.
     """
 
     def __init__(
@@ -89,6 +93,7 @@ class WindowBuilder:
         frame_volume_ml: Callable[[int, int], float],
         length_s: float,
         picker: PicturePicker | None = None,
+        leave_out_bubble_bursts: bool = True,
     ) -> None:
         self._run_id = run_id
         self._classes = classes
@@ -96,17 +101,51 @@ class WindowBuilder:
         self._frame_volume_ml = 0.0
         self._length_s = length_s
         self._picker = picker
+        self._bubble = classes.index(BUBBLE_CLASS) if leave_out_bubble_bursts and BUBBLE_CLASS in classes else None
+        self._bursts: BubbleBursts | None = None
+        self._held: deque[CountedFrame] = deque()
         self._frames: list[CountedFrame] = []
         self._span: int | None = None
         self._seq = 0
 
     def add(self, frame: CountedFrame) -> Iterator[ClosedWindow]:
-        """Take a frame; yields the window that it ends, if any."""
+        """Take a frame; yields the window that it ends, or the one before it, if any."""
+        if self._bubble is None:
+            yield from self._put(frame)
+            return
+        self._held.append(frame)
+        if self._bursts is not None or len(self._held) >= LEAST_HISTORY:
+            self._judge()
+            while len(self._held) > FRAMES_BEFORE:
+                yield from self._put(self._held.popleft())
+
+    def _bubbles(self, frame: CountedFrame) -> int:
+        called = frame.classification.class_index == self._bubble
+        return int((called & (frame.particles.ecd_um >= LEAST_BUBBLE_UM)).sum())
+
+    def _judge(self) -> None:
+        """Leave out the frame that came last if it belongs to a burst, and the one before; at first all of them."""
+        fresh = 0 if self._bursts is None else len(self._held) - 1
+        if self._bursts is None:
+            self._bursts = BubbleBursts(self._bubbles(f) for f in self._held if f.reason is None)
+        for i in range(fresh, len(self._held)):
+            frame = self._held[i]
+            if frame.reason is None and self._bursts.update(self._bubbles(frame)):
+                for k in range(max(0, i - FRAMES_BEFORE), i + 1):
+                    self._held[k] = _left_out(self._held[k])
+
+    def flush(self) -> Iterator[ClosedWindow]:
+        """Close the window that is open, if it holds a frame: the end of the run."""
+        while self._held:
+            yield from self._put(self._held.popleft())
+        yield from self._close()
+
+    def _put(self, frame: CountedFrame) -> Iterator[ClosedWindow]:
         # A clock that steps back a little must not open a window that is closed: such a frame counts in the present
         # one. One that steps back by more was wrong before, or is set anew: a window of its own, not one without end.
         span = int(np.floor(frame.time_s / self._length_s + 1e-9))
         if self._span is not None and not self._span - 1 <= span <= self._span:
-            yield from self.flush()
+            yield from self._close()
             self._span = span
         self._span = span if self._span is None else max(span, self._span)
         if frame.ratio is not None:
@@ -118,8 +157,7 @@ class WindowBuilder:
         # The picture is not needed any more, and a window of them would be most of the memory in use.
         self._frames.append(replace(frame, ratio=None))
 
-    def flush(self) -> Iterator[ClosedWindow]:
-        """Close the window that is open, if it holds a frame."""
+    def _close(self) -> Iterator[ClosedWindow]:
         frames, self._frames = self._frames, []
         if not frames:
             return
@@ -154,3 +192,17 @@ class WindowBuilder:
             latency_ms=np.array([f.latency_ms for f in frames], np.float32),
         )
 
+
+def _left_out(frame: CountedFrame) -> CountedFrame:
+    """The frame without what is in it, unless it was left out before."""
+    if frame.reason is not None:
+        return frame
+    none = np.zeros(len(frame.particles), np.bool_)
+    return replace(
+        frame,
+        reason="frame_bubbles",
+        particles=frame.particles.take(none),
+        classification=frame.classification.take(none),
+        rejected=Counter(),
+        ratio=None,
+    )

@@ -21,7 +21,8 @@ REJECTION_REASONS: Mapping[str, str] = {
     "frame_bright": "frame without contrast (saturated)",
     "frame_warmup": "frame used only to learn the background",
     "frame_overload": "frame with more particles than can be told apart",
-    "frame_uneven": "frame with schlieren, a bubble burst or another large disturbance",
+    "frame_uneven": "frame with schlieren, a large bubble or another large disturbance",
+    "frame_bubbles": "frame in a burst of air bubbles, or just before or after one",
 }
 """Every reason a particle or (``frame_*``) a frame is left out, and what it means."""
 

@@ -192,7 +192,9 @@ def test_a_settings_file_replaces_the_keys_that_it_names(tmp_path: Path) -> None
     assert {(c.name, c.parent, c.child) for c in made.difference.settings} == {("window.length_s", "1.0", "0.5")}
     assert made.difference.same_numbers
     with open_record(made.record) as record:
-        assert record.meta["settings"]["window"] == {"length_s": 0.5, "min_ecd_um": 3.0}
+        assert record.meta["settings"]["window"] == {
+            "length_s": 0.5, "min_ecd_um": 3.0, "leave_out_bubble_bursts": True,
+        }  # fmt: skip
         assert record.meta["sample"] == "lot 7"
 
 

@@ -40,7 +40,7 @@ def tight_pictures(store: ViewStore, *, level: float, seed: int) -> tuple[list[n
     pictures, rows = [], []
     for i in range(len(store)):
         rng = np.random.default_rng(np.random.SeedSequence(seed, spawn_key=(i,)))
-        ratio, near, _ = expose_view(store.picture(i), store.true_mask(i), rng, ranges)
+        ratio, near, _, _ = expose_view(store.picture(i), store.true_mask(i), rng, ranges)
         found = detect(ratio, near, threshold=0.042, dark_only=i % 2 == 0, closing=1, smallest_area_px=50)
         if found is None:
             continue
@@ -87,7 +87,9 @@ def microseconds_per_crop(classifier: Classifier, batch: int) -> float:
     window = classifier.bundle.geometry.window_px
     rng = np.random.default_rng(0)
     crops = Crops(
-        pixels=rng.integers(0, 256, (batch, window, window, 1)).astype(np.uint8), size=np.zeros((batch, 1), np.float32)
+        pixels=rng.integers(0, 256, (batch, window, window, 1)).astype(np.uint8),
+        context=np.ones((batch, len(classifier.bundle.geometry.context)), np.float32),
+        um_per_px=np.ones(batch, np.float32),
     )
     times = []
     for _ in range(40):
@@ -112,13 +114,18 @@ def main() -> None:
     for name, seed in (("test", 21), ("heldout", 22)):
         store = render_library(name, args.work, share=args.share, workers=args.workers)
         crops = simulated_crops(
-            store, classes=KNOWN, geometry=bundle.geometry, seed=seed, margin_px=bundle.geometry.margin_px
+            store,
+            classes=KNOWN,
+            geometry=bundle.geometry,
+            seed=seed,
+            margin_px=bundle.geometry.margin_px,
+            field_known=True,
         )
         result = classifier.classify(crops.crops)
         figures[name] = evaluate_crops(result, crops, bundle.classes)
         shift = np.asarray(bundle.description.log_prior, np.float32)
         as_float = probabilities_of(
-            predict(float_model, crops)[0], temperature=bundle.description.temperature, log_prior=shift
+            predict(float_model, crops)["logits"], temperature=bundle.description.temperature, log_prior=shift
         ).argmax(axis=1)
         as_int8 = result.probabilities.argmax(axis=1)
         n = len(bundle.classes)

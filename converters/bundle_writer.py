@@ -114,13 +114,15 @@ def write_bundle(
         work.chmod(0o755)
         (work / "model.tflite").write_bytes(model.content)
         (work / "MODEL_CARD.md").write_text(card, encoding="utf-8")
+        last_layers: dict[str, Any] = {"head_kernel": model.head.kernel, "head_bias": model.head.bias}
+        if model.size_head is not None:
+            last_layers |= {"size_kernel": model.size_head.kernel, "size_bias": model.size_head.bias}
         np.savez_compressed(
             work / "reference.npz",
             prototypes=prototypes.astype(np.float32),
             embeddings=reference_embeddings.astype(np.float16),
             labels=reference_labels.astype(np.int16),
-            head_kernel=model.head.kernel,
-            head_bias=model.head.bias,
+            **last_layers,
         )
         if float_weights is not None:
             shutil.copyfile(float_weights, work / "float.weights.h5")
@@ -135,7 +137,7 @@ def write_bundle(
                 "um_per_px": geometry.um_per_px,
                 "ratio_one": RATIO_ONE,
                 "code_scale": code_scale,
-                "extra_inputs": ["log2_reduction"],
+                "context": list(geometry.context),
             },
             "quantisation": {k: q.model_dump() for k, q in sorted(model.quantisation.items())},
             "temperature": round(temperature, 4),

@@ -45,7 +45,7 @@ def requantise(bundle: Bundle, pictures: Path, out: Path, *, um_per_px: float | 
     some = np.random.default_rng(0).permutation(len(crops))[:400]
     integer = convert_to_int8(model, crops.take(some), code_scale=CODE_SCALE)
     logits, _ = run_int8(integer, crops)
-    float_logits = model.predict(network_inputs(crops.pixels, crops.size), verbose=0)["logits"]
+    float_logits = model.predict(network_inputs(crops), verbose=0)["logits"]
     same = float((logits.argmax(axis=1) == float_logits.argmax(axis=1)).mean())
     try:
         out.write_bytes(integer.content)

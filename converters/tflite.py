@@ -12,6 +12,7 @@ from typing import Any
 
 os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
 
+import keras
 import numpy as np
 import numpy.typing as npt
 import tensorflow as tf
@@ -36,11 +37,12 @@ LARGEST_SIZE = 1.6
 
 @dataclass(frozen=True)
 class IntegerModel:
-    """A flat buffer, the quantisation of ``crop``, ``size``, ``logits`` and ``embedding``, and its last layer apart."""
+    """A flat buffer, the quantisation of ``crop``, ``context``, ``logits`` and ``embedding``, its last layers apart."""
 
     content: bytes
     quantisation: dict[str, Quantisation]
     head: Head
+    size_head: Head | None = None
 
 
 def convert_to_int8(model: Any, representative: Crops, *, code_scale: float) -> IntegerModel:
@@ -49,7 +51,8 @@ def convert_to_int8(model: Any, representative: Crops, *, code_scale: float) -> 
     Parameters
     ----------
     model : keras.Model
-        Inputs crop and size, outputs logits and embedding (`training.networks`).
+        Inputs crop and context, outputs logits and embedding (`training.networks`). True size is left out: the device
+        reads it from the embedding by an exact layer.
     representative : Crops
         A few hundred crops that cover what will be seen; they set the ranges of the activations.
     code_scale : float
@@ -71,15 +74,20 @@ def convert_to_int8(model: Any, representative: Crops, *, code_scale: float) -> 
         # The ends of the range come first, so that the input's scale is exactly 1 / code_scale.
         ends = np.zeros((1, window, window, 1), np.uint8)
         ends[0, : window // 2] = 255
-        first = Crops(pixels=ends, size=np.full((1, 1), LARGEST_SIZE, np.float32))
+        edge = np.zeros((1, representative.context.shape[1]), np.float32)
+        edge[:, 0] = LARGEST_SIZE
+        first = Crops(pixels=ends, context=edge, um_per_px=np.ones(1, np.float32))
         for some in (first, representative):
             for i in range(len(some)):
                 yield {
                     "crop": (some.pixels[i : i + 1].astype(np.float32) - RATIO_ONE) / np.float32(code_scale),
-                    "size": some.size[i : i + 1],
+                    "context": some.context[i : i + 1],
                 }
 
-    converter = tf.lite.TFLiteConverter.from_keras_model(model)
+    # Inputs in a list: the converter hands them over in one.
+    taken = [model.input[name] for name in ("crop", "context")]
+    called = keras.Model(taken, {name: model.output[name] for name in ("logits", "embedding")})
+    converter = tf.lite.TFLiteConverter.from_keras_model(called)
     converter.optimizations = [tf.lite.Optimize.DEFAULT]
     converter.representative_dataset = crops
     converter.target_spec.supported_ops = [tf.lite.OpsSet.TFLITE_BUILTINS_INT8]
@@ -102,16 +110,25 @@ def convert_to_int8(model: Any, representative: Crops, *, code_scale: float) -> 
     classes = int(model.get_layer("logits").units)
     quantisation: dict[str, Quantisation] = {}
     for detail in interpreter.get_input_details():
-        quantisation["crop" if len(detail["shape"]) == 4 else "size"] = _quantisation(detail)
+        quantisation["crop" if len(detail["shape"]) == 4 else "context"] = _quantisation(detail)
     for detail in interpreter.get_output_details():
         quantisation["logits" if detail["shape"][-1] == classes else "embedding"] = _quantisation(detail)
-    if set(quantisation) != {"crop", "size", "logits", "embedding"}:
+    if set(quantisation) != {"crop", "context", "logits", "embedding"}:
         raise ValueError(f"the converted network has {', '.join(sorted(quantisation))}")
     crop = quantisation["crop"]
     if crop.zero_point != RATIO_ONE - 128 or not np.isclose(crop.scale, 1 / code_scale, rtol=1e-4):
         raise ValueError(f"the converted input has scale {crop.scale}, zero point {crop.zero_point}")
-    kernel, bias = (np.asarray(w, np.float32) for w in model.get_layer("logits").get_weights())
-    return IntegerModel(content=content, quantisation=quantisation, head=Head(kernel=kernel, bias=bias))
+    return IntegerModel(
+        content=content,
+        quantisation=quantisation,
+        head=_last_layer(model, "logits"),
+        size_head=_last_layer(model, "size") if "size" in model.output else None,
+    )
+
+
+def _last_layer(model: Any, name: str) -> Head:
+    kernel, bias = (np.asarray(w, np.float32) for w in model.get_layer(name).get_weights())
+    return Head(kernel=kernel, bias=bias)
 
 
 def narrow_residual_ranges(calibrated: bytes) -> bytes:
@@ -175,17 +192,18 @@ def run_int8(model: IntegerModel, crops: Crops, *, batch: int = 64) -> tuple[F4,
         for d in outputs
         if np.isclose(d["quantization"][0], q.scale) and d["quantization"][1] == q.zero_point
     )
-    size = model.quantisation["size"]
+    context = model.quantisation["context"]
     logits: list[F4] = []
     embedding: list[F4] = []
     for at in range(0, len(crops), batch):
         n = len(crops.pixels[at : at + batch])
         pixels = np.zeros((batch, *crops.pixels.shape[1:]), np.int8)
         pixels[:n] = (crops.pixels[at : at + batch] ^ np.uint8(0x80)).view(np.int8)
-        sizes = np.zeros((batch, 1), np.int8)
-        sizes[:n] = np.clip(np.rint(crops.size[at : at + batch] / np.float32(size.scale)) + size.zero_point, -128, 127)
+        beside = np.zeros((batch, crops.context.shape[1]), np.int8)
+        steps = np.rint(crops.context[at : at + batch] / np.float32(context.scale)) + context.zero_point
+        beside[:n] = np.clip(steps, -128, 127)
         interpreter.set_tensor(inputs[4], pixels)
-        interpreter.set_tensor(inputs[2], sizes)
+        interpreter.set_tensor(inputs[2], beside)
         interpreter.invoke()
         raw = interpreter.get_tensor(role)[:n]
         logits.append(model.head.logits(raw, scale=q.scale, zero_point=q.zero_point))

@@ -13,6 +13,7 @@ import numpy.typing as npt
 from edge_app.capture.frame import Frame
 from edge_app.capture.source import FrameSource
 from edge_app.classification.classifier import Classifier
+from edge_app.classification.context import field_positions
 from edge_app.classification.crops import Crops, cut_crops
 from edge_app.measurement.calibration import Calibration
 from edge_app.measurement.descriptors import measure
@@ -230,6 +231,9 @@ class Loop:
             particles.height_px,
             geometry=self._classifier.bundle.geometry,
             um_per_px=self._calibration.um_per_px,
+            field=field_positions(
+                particles.x_px, particles.y_px, particles.width_px, particles.height_px, frame_shape=ratio.shape
+            ),
         )
         self._spend("measure", started)
         return _MeasuredFrame(segmented=segmented, particles=particles, crops=crops, rejected=rejected)

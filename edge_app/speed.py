@@ -19,6 +19,7 @@ from edge_app.capture.source import SourceInfo
 from edge_app.classification.backends import open_backend
 from edge_app.classification.bundle import Bundle
 from edge_app.classification.classifier import Classifier
+from edge_app.classification.context import field_positions
 from edge_app.classification.crops import Crops, cut_crops
 from edge_app.config import Settings
 from edge_app.loop import DEPTH, Loop
@@ -173,6 +174,7 @@ def _segmentation(parts: _Parts, count: int) -> tuple[float, list[Crops]]:
                 cut_crops(
                     found.ratio, p.x_px, p.y_px, p.width_px, p.height_px,
                     geometry=parts.classifier.bundle.geometry, um_per_px=calibration.um_per_px,
+                    field=field_positions(p.x_px, p.y_px, p.width_px, p.height_px, frame_shape=found.ratio.shape),
                 )
             )  # fmt: skip
         return len(frames)

@@ -115,7 +115,7 @@ def finish_bundle(
             }
             continue
         metrics[test] = evaluate_crops(result, crops, classes)
-        float_logits, _ = predict(model, crops)
+        float_logits = predict(model, crops)["logits"]
         called_float = probabilities_of(float_logits, temperature=temperature, log_prior=shift4).argmax(axis=1)
         called_int8 = result.probabilities.argmax(axis=1)
         metrics[test]["float_macro_f1"] = round(macro_f1(crops.label, called_float, n), 4)

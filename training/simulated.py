@@ -70,12 +70,24 @@ class Library:
     large_share: float = 0.10
 
 
+#: Libraries that are taught from.
+TEACHING: Final = ("train0", "train1", "train2")
+
 LIBRARIES: Final = {
     "train0": Library(families=_TRAINING_MIX, volumes=3000, seed=101, ranges="training"),
     "train1": Library(
         families=_TRAINING_MIX,
         volumes=4600,
         seed=102,
+        ranges="training",
+        views_per_volume=8,
+        scenes_per_volume=4,
+        large_share=0.02,
+    ),
+    "train2": Library(
+        families=_TRAINING_MIX,
+        volumes=8000,
+        seed=103,
         ranges="training",
         views_per_volume=8,
         scenes_per_volume=4,
@@ -205,7 +217,7 @@ def simulate_fit(
     for name in LIBRARIES:
         stores[name] = render_library(name, work, share=options.share, workers=options.workers)
         report(f"library {name}: {len(stores[name])} views")
-    training = thin_out_small(ViewStore.concatenate([stores["train0"], stores["train1"]]))
+    training = thin_out_small(ViewStore.concatenate([stores[name] for name in TEACHING]))
     exposures = RollingExposures(store=training, geometry=options.geometry, seed=1000 * options.seed)
     model = build_network(options.network, classes=len(KNOWN), window_px=options.geometry.window_px)
 
@@ -231,6 +243,7 @@ def simulate_fit(
                 geometry=options.geometry,
                 seed=12,
                 margin_px=options.geometry.margin_px,
+                field_known=True,
             )
             for name in ("test", "heldout", "unknown")
         },

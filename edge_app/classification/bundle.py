@@ -11,6 +11,7 @@ import numpy.typing as npt
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
 
 from edge_app.capture.frame import RATIO_ONE
+from edge_app.classification.context import DEFAULT_CONTEXT
 from edge_app.classification.crops import CropGeometry
 from edge_app.classification.head import Head
 from edge_app.classification.rejection import Rejection
@@ -33,7 +34,7 @@ class Quantisation(BaseModel):
 
 
 class BundleInput(BaseModel):
-    """What the network takes: ``crop`` int8 (n, W, W, 1) and ``size`` int8 (n, 1)."""
+    """What the network takes: ``crop`` int8 (n, W, W, 1) and ``context`` int8 (n, K)."""
 
     model_config = ConfigDict(extra="forbid", frozen=True)
 
@@ -42,7 +43,7 @@ class BundleInput(BaseModel):
     um_per_px: float = Field(gt=0)
     ratio_one: Literal[160] = RATIO_ONE
     code_scale: float = Field(default=64.0, gt=0, description="the network's real input is (code - 160) / code_scale")
-    extra_inputs: tuple[str, ...] = ("log2_reduction",)
+    context: tuple[str, ...] = Field(default=DEFAULT_CONTEXT, description="columns of the second input")
 
 
 class BundleDescription(BaseModel):
@@ -55,7 +56,7 @@ class BundleDescription(BaseModel):
     version: str
     classes: tuple[str, ...] = Field(min_length=2)
     input: BundleInput
-    quantisation: dict[str, Quantisation] = Field(description="of crop, size, logits and embedding")
+    quantisation: dict[str, Quantisation] = Field(description="of crop, context, logits and embedding")
     temperature: float = Field(gt=0)
     log_prior: tuple[float, ...] = Field(description="added to the scaled logits: the class mix assumed, per class")
     rejection: Rejection
@@ -76,7 +77,7 @@ class BundleDescription(BaseModel):
             raise ValueError(f"log_prior has {len(self.log_prior)} numbers for {n} classes")
         if "model.tflite" not in self.files:
             raise ValueError("files does not name model.tflite")
-        missing = {"crop", "size", "logits"} - set(self.quantisation)
+        missing = {"crop", "context", "logits"} - set(self.quantisation)
         if missing:
             raise ValueError(f"quantisation lacks {', '.join(sorted(missing))}")
         return self
@@ -92,7 +93,8 @@ class Bundle:
     """A loaded and verified bundle.
 
     ``model`` is the TFLite flat buffer, ``prototypes`` float32 (C, E) the mean embedding of each class or None,
-    ``head`` the last layer where the bundle holds it apart from the model.
+    ``head`` the last layer where the bundle holds it apart from the model, ``size_head`` the one that reads true size
+    and depth from the embedding (see `edge_app.classification.learned_size`), or None.
     """
 
     directory: Path
@@ -100,6 +102,7 @@ class Bundle:
     model: bytes
     prototypes: npt.NDArray[np.float32] | None
     head: Head | None = None
+    size_head: Head | None = None
 
     @property
     def classes(self) -> tuple[str, ...]:
@@ -110,7 +113,7 @@ class Bundle:
     def geometry(self) -> CropGeometry:
         """How crops are cut for this network."""
         i = self.description.input
-        return CropGeometry(window_px=i.window_px, margin_px=i.margin_px, um_per_px=i.um_per_px)
+        return CropGeometry(window_px=i.window_px, margin_px=i.margin_px, um_per_px=i.um_per_px, context=i.context)
 
     @property
     def model_sha256(self) -> str:
@@ -160,19 +163,22 @@ class Bundle:
                 raise UserError(
                     f"{path}: SHA-256 {found[:12]}... differs from {wanted[:12]}... in bundle.json; refused"
                 )
-        prototypes = head = None
+        prototypes = head = size_head = None
         if "reference.npz" in description.files:
             with np.load(folder / "reference.npz") as reference:
                 if "prototypes" in reference:
                     prototypes = reference["prototypes"].astype(np.float32)
                 if "head_kernel" in reference:
                     head = Head(kernel=reference["head_kernel"], bias=reference["head_bias"])
+                if "size_kernel" in reference:
+                    size_head = Head(kernel=reference["size_kernel"], bias=reference["size_bias"])
         return Bundle(
             directory=folder,
             description=description,
             model=(folder / "model.tflite").read_bytes(),
             prototypes=prototypes,
             head=head,
+            size_head=size_head,
         )
 
 

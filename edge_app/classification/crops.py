@@ -1,13 +1,15 @@
 """From a ratio picture and its boxes to what the network sees; the same code in training and on the device."""
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 
 import cv2
 import numpy as np
 import numpy.typing as npt
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import BaseModel, ConfigDict, Field, field_validator
 
 from edge_app.capture.frame import RATIO_ONE
+from edge_app.classification.context import DEFAULT_CONTEXT, VOCABULARY, context_table, turned_outward
 
 __all__ = ["CropGeometry", "Crops", "cut_crops"]
 
@@ -26,43 +28,71 @@ class CropGeometry(BaseModel):
     window_px: int = Field(default=40, ge=16, le=256, description="side of the square window")
     margin_px: int = Field(default=1, ge=0, le=8, description="pixels kept around the box on each side")
     um_per_px: float = Field(default=1.33, gt=0, description="scale the network was trained at")
+    context: tuple[str, ...] = Field(default=DEFAULT_CONTEXT, description="what the network is told beside the picture")
+
+    @field_validator("context")
+    @classmethod
+    def _known(cls, context: tuple[str, ...]) -> tuple[str, ...]:
+        strange = [name for name in context if name not in VOCABULARY]
+        if strange or context[:1] != ("log2_reduction",):
+            raise ValueError(f"must begin with log2_reduction and hold only {', '.join(VOCABULARY)}, found {context}")
+        return context
 
 
 @dataclass(frozen=True, kw_only=True)
 class Crops:
-    """Windows of n particles: ``pixels`` uint8 (n, W, W, 1), code 160 = background; ``size`` float32 (n, 1).
+    """Windows of n particles: ``pixels`` uint8 (n, W, W, 1), code 160 = background; ``context`` float32 (n, K).
 
-    ``size[:, 0]`` is log2 of the factor by which a particle larger than the window was reduced (0: real scale).
+    ``context`` has the columns of `CropGeometry.context`. The first is log2 of the factor by which a particle larger
+    than the window was reduced (0: real scale). ``um_per_px`` float32 (n,) is the scale before that reduction.
     """
 
     pixels: U1
-    size: npt.NDArray[np.float32]
+    context: npt.NDArray[np.float32]
+    um_per_px: npt.NDArray[np.float32]
 
     def __len__(self) -> int:
         return len(self.pixels)
 
     @staticmethod
-    def empty(window_px: int) -> "Crops":
+    def empty(geometry: CropGeometry) -> "Crops":
         """No particle."""
-        return Crops(pixels=np.empty((0, window_px, window_px, 1), np.uint8), size=np.empty((0, 1), np.float32))
+        return Crops(
+            pixels=np.empty((0, geometry.window_px, geometry.window_px, 1), np.uint8),
+            context=np.empty((0, len(geometry.context)), np.float32),
+            um_per_px=np.empty(0, np.float32),
+        )
 
     @staticmethod
     def concatenate(parts: "list[Crops]") -> "Crops":
         """Join in the given order."""
-        return Crops(pixels=np.concatenate([p.pixels for p in parts]), size=np.concatenate([p.size for p in parts]))
+        return Crops(
+            pixels=np.concatenate([p.pixels for p in parts]),
+            context=np.concatenate([p.context for p in parts]),
+            um_per_px=np.concatenate([p.um_per_px for p in parts]),
+        )
 
     def take(self, rows: npt.NDArray[np.generic] | slice) -> "Crops":
         """Keep some rows."""
-        return Crops(pixels=self.pixels[rows], size=self.size[rows])
+        return Crops(pixels=self.pixels[rows], context=self.context[rows], um_per_px=self.um_per_px[rows])
 
 
 def cut_crops(
-    ratio: U1, x: Ints, y: Ints, width: Ints, height: Ints, *, geometry: CropGeometry, um_per_px: float
+    ratio: U1,
+    x: Ints,
+    y: Ints,
+    width: Ints,
+    height: Ints,
+    *,
+    geometry: CropGeometry,
+    um_per_px: float,
+    field: npt.NDArray[np.float32] | None = None,
+    columns: Mapping[str, npt.NDArray[np.floating]] | None = None,
 ) -> Crops:
     """Cut the box of each particle, with a margin, into the middle of a window of background.
 
     The scale is the real one: small particles look small. A particle whose box and margin do not fit is reduced
-    (area average) until it fits, and ``Crops.size`` says by how much. Only the box and its margin are kept: a
+    (area average) until it fits, and ``Crops.context`` says by how much. Only the box and its margin are kept: a
     neighbour that the window would also cover is not shown. Beyond the frame there is background.
 
     Parameters
@@ -75,6 +105,11 @@ def cut_crops(
         Window, margin and scale of the network.
     um_per_px
         Scale of ``ratio``. If it differs from the network's by more than 10 % the picture is resampled to that.
+    field
+        Place of each particle in the frame, float32 (n, 2), `edge_app.classification.context.field_positions`, for
+        networks that take it: their crops are turned outward. None: not known.
+    columns
+        Other columns of the context by name (n,), `edge_app.classification.context.particle_columns`.
 
     Returns
     -------
@@ -86,18 +121,19 @@ def cut_crops(
     >>> ratio[20:24, 30:38] = 80
     >>> one = np.array([1])
     >>> crops = cut_crops(ratio, 30 * one, 20 * one, 8 * one, 4 * one, geometry=CropGeometry(), um_per_px=1.33)
-    >>> crops.pixels.shape, int((crops.pixels == 80).sum()), float(crops.size[0, 0])
+    >>> crops.pixels.shape, int((crops.pixels == 80).sum()), float(crops.context[0, 0])
     ((1, 40, 40, 1), 32, 0.0)
     """
     window = geometry.window_px
     n = len(x)
     if n == 0:
-        return Crops.empty(window)
+        return Crops.empty(geometry)
     left, top = np.asarray(x, np.int64), np.asarray(y, np.int64)
     right, bottom = left + np.asarray(width, np.int64), top + np.asarray(height, np.int64)
     scale = um_per_px / geometry.um_per_px
     if not 1 / SCALE_TOLERANCE <= scale <= SCALE_TOLERANCE:
         ratio, (left, top, right, bottom) = _resample(ratio, scale, left, top, right, bottom)
+        um_per_px = geometry.um_per_px
     margin = geometry.margin_px
     left, top, right, bottom = left - margin, top - margin, right + margin, bottom + margin
     wide, high = right - left, bottom - top
@@ -118,7 +154,17 @@ def cut_crops(
     np.copyto(pixels, np.uint8(RATIO_ONE), where=~(inside_y[:, :, None] & inside_x[:, None, :]))
     for i in np.flatnonzero(~fits):  # few: larger than the window
         pixels[i] = _reduced(padded, int(left[i]) + pad, int(top[i]) + pad, int(wide[i]), int(high[i]), window)
-    return Crops(pixels=pixels[..., None], size=np.log2(reduction).astype(np.float32)[:, None])
+    pixels = pixels[..., None]
+    known: dict[str, npt.NDArray[np.floating]] = {"log2_reduction": np.log2(reduction), **(columns or {})}
+    if "field_known" in geometry.context:
+        place = np.zeros((n, 2), np.float32)
+        if field is not None:
+            pixels, place = turned_outward(pixels, field)
+        known |= {"field_x": place[:, 0], "field_y": place[:, 1]}
+        known["field_known"] = np.full(n, field is not None, np.float32)
+    return Crops(
+        pixels=pixels, context=context_table(geometry.context, known, n), um_per_px=np.full(n, um_per_px, np.float32)
+    )
 
 
 def _resample(ratio: U1, scale: float, *edges: Ints) -> tuple[U1, list[npt.NDArray[np.int64]]]:

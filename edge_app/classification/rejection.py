@@ -30,12 +30,16 @@ class Classification:
 
     ``class_index`` int16 (n,) into ``Classifier.classes`` (the last is ``unknown``), ``confidence`` float32 (n,)
     the calibrated probability of the best class (also where rejected), ``probabilities`` float32 (n, C) over the
-    network's own classes.
+    network's own classes. Where the network reads true size too: ``ecd_um``, ``ecd_relative_sd`` and ``depth_um``
+    (distance from the focal plane) float32 (n,); else None.
     """
 
     class_index: npt.NDArray[np.int16]
     confidence: F4
     probabilities: F4
+    ecd_um: F4 | None = None
+    ecd_relative_sd: F4 | None = None
+    depth_um: F4 | None = None
 
     def __len__(self) -> int:
         return len(self.class_index)
@@ -43,18 +47,29 @@ class Classification:
     @staticmethod
     def concatenate(parts: "list[Classification]") -> "Classification":
         """Join in the given order."""
+
+        def joined(name: str) -> F4 | None:
+            columns = [getattr(p, name) for p in parts]
+            return None if any(c is None for c in columns) else np.concatenate(columns)
+
         return Classification(
             class_index=np.concatenate([p.class_index for p in parts]),
             confidence=np.concatenate([p.confidence for p in parts]),
             probabilities=np.concatenate([p.probabilities for p in parts]),
+            ecd_um=joined("ecd_um"),
+            ecd_relative_sd=joined("ecd_relative_sd"),
+            depth_um=joined("depth_um"),
         )
 
-    def take(self, rows: npt.NDArray[np.bool_] | slice) -> "Classification":
+    def take(self, rows: npt.NDArray[np.generic] | slice) -> "Classification":
         """Keep some rows."""
         return Classification(
             class_index=self.class_index[rows],
             confidence=self.confidence[rows],
             probabilities=self.probabilities[rows],
+            ecd_um=None if self.ecd_um is None else self.ecd_um[rows],
+            ecd_relative_sd=None if self.ecd_relative_sd is None else self.ecd_relative_sd[rows],
+            depth_um=None if self.depth_um is None else self.depth_um[rows],
         )
 
     def rows(self, first: int, last: int) -> "Classification":

@@ -13,7 +13,7 @@ import numpy.typing as npt
 from edge_app.capture.frame import RATIO_ONE
 from edge_app.classification.crops import CropGeometry, Crops, cut_crops
 
-__all__ = ["background_levels", "crops_of_pictures", "divide_by_level"]
+__all__ = ["background_levels", "crops_of_pictures", "divide_by_level", "particle_box"]
 
 U1 = npt.NDArray[np.uint8]
 
@@ -103,8 +103,12 @@ def background_levels(pictures: Sequence[U1], *, groups: Sequence[str] | None = 
     return np.asarray((posterior @ LEVELS) / posterior.sum(axis=1), dtype=np.float32)
 
 
-def _box(ratio: U1, *, margin_px: int) -> tuple[int, int, int, int]:
-    """x, y, width, height of what the network is to see of a picture."""
+def particle_box(ratio: U1, *, margin_px: int) -> tuple[int, int, int, int]:
+    """x, y, width, height of what the network is to see of a ratio picture: all of it, or the particle in it.
+
+    A picture that shows the particle with at least `WIDE_MARGIN_PX` of background on every side is no tight crop: then
+    the box is found in it, with ``margin_px`` around it.
+    """
     height, width = ratio.shape
     # The median takes single noisy pixels away, which would stretch the box over the margin.
     smooth = np.asarray(cv2.medianBlur(ratio, 3), np.int16)
@@ -156,12 +160,12 @@ def crops_of_pictures(
         In the order of the pictures.
     """
     if not len(pictures):
-        return Crops.empty(geometry.window_px)
+        return Crops.empty(geometry)
     known = background_levels(pictures, groups=groups) if levels is None else levels
     own_box = geometry.model_copy(update={"margin_px": 0})  # what surrounds the picture is unknown, thus background
     parts = []
     for picture, level in zip(pictures, known.tolist(), strict=True):
         ratio = divide_by_level(picture, level)
-        box = [np.array([v]) for v in _box(ratio, margin_px=geometry.margin_px)]
+        box = [np.array([v]) for v in particle_box(ratio, margin_px=geometry.margin_px)]
         parts.append(cut_crops(ratio, *box, geometry=own_box, um_per_px=um_per_px))
     return Crops.concatenate(parts)

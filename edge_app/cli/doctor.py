@@ -70,10 +70,11 @@ def _back_ends() -> Iterator[Finding]:
             continue
         backend = open_backend(bundle, preference=status.name, threads=1).backend
         window = description.input.window_px
-        pixels, size = np.full((64, window, window, 1), 32, np.int8), np.zeros((64, 1), np.int8)
-        backend.infer(pixels, size)
+        pixels = np.full((64, window, window, 1), 32, np.int8)
+        context = np.zeros((64, len(description.input.context)), np.int8)
+        backend.infer(pixels, context)
         started = time.perf_counter()
-        backend.infer(pixels, size)
+        backend.infer(pixels, context)
         us = (time.perf_counter() - started) / 64 * 1e6
         yield Finding(
             part=f"back end {status.name}",

@@ -24,7 +24,8 @@ def crops() -> Crops:
         r = np.hypot(x, y * rng.uniform(0.4, 1)) / rng.uniform(2, 14)
         ratio = 1 + rng.uniform(-0.9, 0.2) * np.exp(-(((r - rng.uniform(0, 1)) / 0.35) ** 2))
         pixels[i, :, :, 0] = np.clip(np.rint(160 * (ratio + 0.008 * rng.standard_normal(r.shape))), 0, 255)
-    return Crops(pixels=pixels, size=np.zeros((400, 1), np.float32))
+    columns = len(Bundle.load().geometry.context)
+    return Crops(pixels=pixels, context=np.zeros((400, columns), np.float32), um_per_px=np.full(400, 1.33, np.float32))
 
 
 @pytest.fixture(scope="module")
@@ -36,7 +37,7 @@ def integer(crops: Crops) -> IntegerModel:
 def test_int8_agrees_with_the_float_network(crops: Crops, integer: IntegerModel) -> None:
     bundle = Bundle.load()
     model = network_from_bundle(bundle, bundle.classes)
-    wanted = model.predict(network_inputs(crops.pixels, crops.size), verbose=0)
+    wanted = model.predict(network_inputs(crops), verbose=0)
     logits, embedding = run_int8(integer, crops)
     assert (wanted["logits"].argmax(axis=1) == logits.argmax(axis=1)).mean() >= 0.95
     assert np.median(abs(wanted["logits"] - logits)) < 0.2

@@ -88,7 +88,7 @@ def test_families_outside_the_classes_get_no_label(store: ViewStore) -> None:
 def test_exposure_keeps_the_background_at_160_within_its_stated_error(store: ViewStore) -> None:
     ranges = ExposureRanges()
     for i in range(len(store)):
-        ratio, _, noise = expose_view(store.picture(i), store.true_mask(i), np.random.default_rng(i), ranges)
+        ratio, _, noise, _ = expose_view(store.picture(i), store.true_mask(i), np.random.default_rng(i), ranges)
         border = np.concatenate([ratio[0], ratio[-1], ratio[:, 0], ratio[:, -1]]).astype(float)
         assert abs(np.median(border) / 160 - 1) < 0.025 + 0.006 + 0.01
         assert ranges.noise[0] <= noise <= ranges.noise[1]

@@ -8,13 +8,23 @@ from training.learning import CODE_SCALE, network_inputs
 from training.networks import NETWORKS, build_network
 
 
+def _crops(count: int) -> Crops:
+    rng = np.random.default_rng(1)
+    return Crops(
+        pixels=rng.integers(0, 256, (count, 32, 32, 1)).astype(np.uint8),
+        context=rng.random((count, 4)).astype(np.float32),
+        um_per_px=np.full(count, 1.33, np.float32),
+    )
+
+
 @pytest.mark.parametrize("name", sorted(NETWORKS))
 def test_every_network_has_the_same_inputs_and_outputs(name: str) -> None:
     model = build_network(name, classes=5, window_px=32)
-    crops = np.random.default_rng(0).integers(0, 256, (3, 32, 32, 1)).astype(np.uint8)
-    out = model.predict(network_inputs(crops, np.zeros((3, 1), np.float32)), verbose=0)
+    crops = _crops(3)
+    out = model.predict(network_inputs(crops), verbose=0)
     assert out["logits"].shape == (3, 5)
     assert out["embedding"].shape == (3, 64)
+    assert out["size"].shape == (3, 4)
     assert (out["embedding"] >= 0).all()
     assert (out["embedding"] <= 6).all()
 
@@ -22,11 +32,10 @@ def test_every_network_has_the_same_inputs_and_outputs(name: str) -> None:
 @pytest.mark.parametrize("name", sorted(NETWORKS))
 def test_every_network_becomes_full_integer(name: str) -> None:
     model = build_network(name, classes=5, window_px=32)
-    rng = np.random.default_rng(1)
-    crops = Crops(pixels=rng.integers(0, 256, (20, 32, 32, 1)).astype(np.uint8), size=np.zeros((20, 1), np.float32))
+    crops = _crops(20)
     integer = convert_to_int8(model, crops, code_scale=CODE_SCALE)
     logits, embedding = run_int8(integer, crops)
-    wanted = model.predict(network_inputs(crops.pixels, crops.size), verbose=0)
+    wanted = model.predict(network_inputs(crops), verbose=0)
     assert abs(wanted["embedding"] - embedding).max() < 0.1 * max(1.0, wanted["embedding"].max())
     assert abs(wanted["logits"] - logits).max() < 0.1 * max(1.0, abs(wanted["logits"]).max())
 

@@ -11,11 +11,11 @@ from training import simulated
 from training.datasets.views import ViewStore, render_shards
 from training.learning import Schedule
 from training.optics import KNOWN
-from training.simulated import LIBRARIES, PRIOR, RollingExposures, SimulatedFit, simulate_fit
+from training.simulated import LIBRARIES, PRIOR, TEACHING, RollingExposures, SimulatedFit, simulate_fit
 
 
 def test_test_libraries_share_no_seed_with_the_training_and_reach_outside_its_optics() -> None:
-    training = {LIBRARIES[n].seed for n in ("train0", "train1")}
+    training = {LIBRARIES[n].seed for n in TEACHING}
     others = [LIBRARIES[n].seed for n in ("calibration", "test", "heldout", "unknown")]
     assert not training & set(others)
     assert len(set(others)) == len(others)
@@ -51,5 +51,5 @@ def test_from_nothing_to_a_bundle(tmp_path: Path, monkeypatch: pytest.MonkeyPatc
     assert Bundle.load(tmp_path / "bundle").model_sha256 == bundle.model_sha256
     assert bundle.classes == KNOWN
     assert {"test", "heldout", "unknown"} <= set(bundle.description.metrics)
-    assert 0 < bundle.description.training["views"] <= 30 * 6 + 30 * 8
+    assert 0 < bundle.description.training["views"] <= 30 * 6 + 30 * 8 + 30 * 8
     assert any("epoch 1/1" in line for line in lines)

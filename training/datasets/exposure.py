@@ -43,6 +43,8 @@ class ExposureRanges:
     tilt_of_background: Pair = (0.0, 0.012)
     margin_shares: tuple[float, ...] = (0.5, 0.35, 0.15)
     other_fragment_share: float = 0.1
+    field_known_share: float = 0.6
+    field_error: float = 0.03
     smallest_area_px: int = 16
 
 
@@ -67,7 +69,7 @@ def expose_view(
     mask: npt.NDArray[np.bool_],
     rng: np.random.Generator,
     ranges: ExposureRanges,
-) -> tuple[npt.NDArray[np.uint8], npt.NDArray[np.uint8], float]:
+) -> tuple[npt.NDArray[np.uint8], npt.NDArray[np.uint8], float, float]:
     """Photograph a view and divide by an estimated background.
 
     Parameters
@@ -85,11 +87,15 @@ def expose_view(
         True mask widened by 3 px, where detections of this particle lie.
     noise : float
         Standard deviation at background level, as a fraction of it.
+    factor : float
+        By which the picture was enlarged.
     """
     image: npt.NDArray[Any] = picture.astype(np.float32)
     near: npt.NDArray[Any] = cv2.dilate(mask.astype(np.uint8), _DISC7)
-    factor = rng.uniform(*ranges.scale)
-    if abs(factor - 1) > 0.01:
+    factor = float(rng.uniform(*ranges.scale))
+    if abs(factor - 1) <= 0.01:
+        factor = 1.0
+    else:
         size = max(8, round(image.shape[1] * factor)), max(8, round(image.shape[0] * factor))
         image = cv2.resize(image, size, interpolation=cv2.INTER_AREA if factor < 1 else cv2.INTER_CUBIC)
         near = cv2.resize(near, size, interpolation=cv2.INTER_NEAREST)
@@ -106,7 +112,7 @@ def expose_view(
     ramp_x = np.linspace(-0.5, 0.5, w, dtype=np.float32) * np.float32(slope * np.cos(angle))
     ramp_y = np.linspace(-0.5, 0.5, h, dtype=np.float32)[:, None] * np.float32(slope * np.sin(angle))
     ratio = camera * np.float32(RATIO_ONE / (level * error)) * (1 + ramp_x + ramp_y)
-    return np.clip(np.rint(ratio), 0, 255).astype(np.uint8), near, noise
+    return np.clip(np.rint(ratio), 0, 255).astype(np.uint8), near, noise, factor
 
 
 def detect(
@@ -169,17 +175,19 @@ def _chunk(
     ranges: ExposureRanges,
     seed: int,
     margin_px: int | None,
+    field_known: bool | None,
 ) -> LabelledCrops:
     cv2.setNumThreads(1)
     window = geometry.window_px
     pixels = np.empty((len(rows), window, window, 1), np.uint8)
-    size = np.empty((len(rows), 1), np.float32)
+    context = np.empty((len(rows), len(geometry.context)), np.float32)
+    um_per_px = np.empty(len(rows), np.float32)
     box = np.zeros(len(rows), np.float32)
     kept = np.zeros(len(rows), bool)
     geometries = [geometry.model_copy(update={"margin_px": m}) for m in range(len(ranges.margin_shares))]
     for k, i in enumerate(rows.tolist()):
         rng = np.random.default_rng(np.random.SeedSequence(seed, spawn_key=(i,)))
-        ratio, near, noise = expose_view(store.picture(i), store.true_mask(i), rng, ranges)
+        ratio, near, noise, factor = expose_view(store.picture(i), store.true_mask(i), rng, ranges)
         found = detect(
             ratio,
             near,
@@ -190,8 +198,12 @@ def _chunk(
             pick=float(rng.random()) if rng.random() < ranges.other_fragment_share else 1.0,
         )
         margin = int(rng.choice(len(ranges.margin_shares), p=ranges.margin_shares))
+        # Drawn before anything is left out, so that the pictures do not depend on it.
+        placed = bool(rng.random() < ranges.field_known_share) if field_known is None else field_known
+        off_by = rng.normal(0, ranges.field_error, 2)
         if found is None:
             continue
+        place = np.array([[store.field_x[i] + off_by[0], store.field_y[i] + off_by[1]]], np.float32)
         one = cut_crops(
             ratio,
             np.array([found.x]),
@@ -200,20 +212,25 @@ def _chunk(
             np.array([found.height]),
             geometry=geometries[margin] if margin_px is None else geometry.model_copy(update={"margin_px": margin_px}),
             um_per_px=geometry.um_per_px,
+            field=place if placed else None,
         )
-        pixels[k], size[k] = one.pixels[0], one.size[0]
+        pixels[k], context[k] = one.pixels[0], one.context[0]
+        # The device would take this picture for one of the view's own scale, were it not for the change of scale.
+        um_per_px[k] = store.um_per_px[i] / factor
         box[k] = max(found.width, found.height)
         kept[k] = True
     index = {name: c for c, name in enumerate(classes)}
     label = np.array([index.get(str(f), -1) for f in store.family[rows]], np.int64)
     return LabelledCrops(
         pixels=pixels[kept],
-        size=size[kept],
+        context=context[kept],
         label=label[kept],
         group=store.group[rows][kept],
         box_px=box[kept],
         ecd_um=store.ecd_um[rows][kept],
         field_radius=np.hypot(store.field_x[rows], store.field_y[rows])[kept].astype(np.float32),
+        depth_um=np.abs(store.z_um[rows][kept]),
+        um_per_px=um_per_px[kept],
     )
 
 
@@ -226,6 +243,7 @@ def simulated_crops(
     rows: npt.NDArray[np.int64] | None = None,
     ranges: ExposureRanges = ExposureRanges(),
     margin_px: int | None = None,
+    field_known: bool | None = None,
     workers: int = 1,
 ) -> LabelledCrops:
     """Photograph views and cut what is detected of them; views that no threshold finds are left out.
@@ -243,6 +261,8 @@ def simulated_crops(
     ranges : ExposureRanges
     margin_px : int, optional
         Fixed margin (for evaluation); drawn when omitted.
+    field_known : bool, optional
+        Whether the network is told the place in the field; drawn for each view when omitted.
     workers : int
 
     Returns
@@ -258,6 +278,7 @@ def simulated_crops(
         ranges=ranges,
         seed=seed,
         margin_px=margin_px,
+        field_known=field_known,
     )
     if workers <= 1:
         return job(rows)

@@ -87,12 +87,14 @@ class LabelledPictures:
         longest = np.array([max(p.shape) for p in self.pictures], np.float32)
         return LabelledCrops(
             pixels=crops.pixels,
-            size=crops.size,
+            context=crops.context,
             label=self.label,
             group=self.group,
             box_px=longest * np.float32(self.um_per_px / geometry.um_per_px),
             ecd_um=unknown,
             field_radius=unknown,
+            depth_um=unknown,
+            um_per_px=crops.um_per_px,
         )
 
 

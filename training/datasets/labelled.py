@@ -22,16 +22,19 @@ class LabelledCrops:
 
     ``label`` int (n,) into the classes, ``group`` (n,) what must not be split (run, lot, source image, particle),
     ``box_px`` float32 (n,) the longer side of the box at the network's scale, ``ecd_um`` true size (NaN if unknown),
-    ``field_radius`` distance from the middle of the frame in half diagonals (NaN if unknown).
+    ``field_radius`` distance from the middle of the frame in half diagonals, ``depth_um`` distance from the focal
+    plane without its sign (NaN if unknown); ``um_per_px`` (n,) the scale of the picture that the crop was cut from.
     """
 
     pixels: npt.NDArray[np.uint8]
-    size: npt.NDArray[np.float32]
+    context: npt.NDArray[np.float32]
     label: npt.NDArray[np.int64]
     group: npt.NDArray[np.generic]
     box_px: npt.NDArray[np.float32]
     ecd_um: npt.NDArray[np.float32]
     field_radius: npt.NDArray[np.float32]
+    depth_um: npt.NDArray[np.float32]
+    um_per_px: npt.NDArray[np.float32]
 
     def __len__(self) -> int:
         return len(self.label)
@@ -39,7 +42,7 @@ class LabelledCrops:
     @property
     def crops(self) -> Crops:
         """As the classifier takes them."""
-        return Crops(pixels=self.pixels, size=self.size)
+        return Crops(pixels=self.pixels, context=self.context, um_per_px=self.um_per_px)
 
     def take(self, rows: npt.NDArray[np.generic]) -> LabelledCrops:
         """Keep some rows."""

@@ -33,7 +33,8 @@ def build_network(name: str, *, classes: int, window_px: int, **options: Any) ->
     Returns
     -------
     keras.Model
-        Inputs ``{"crop": (W, W, 1), "size": (1,)}``, outputs ``{"logits": (C,), "embedding": (E,)}``.
+        Inputs ``{"crop": (W, W, 1), "context": (K,)}``, outputs ``{"logits": (C,), "embedding": (E,)}`` and, unless
+        ``sized=False``, ``{"size": (4,)}``.
 
     Raises
     ------

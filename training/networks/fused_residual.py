@@ -11,6 +11,7 @@ from typing import Any
 import keras
 from keras import layers
 
+from edge_app.classification.context import DEFAULT_CONTEXT
 from training.networks.head import finish_network, inputs
 
 __all__ = ["fused_residual"]
@@ -33,6 +34,8 @@ def fused_residual(
     stem: int = 16,
     head: int = 128,
     dropout: float = 0.1,
+    context: int = len(DEFAULT_CONTEXT),
+    sized: bool = True,
     stages: Sequence[tuple[int, int, int]] = STAGES,
 ) -> keras.Model:
     """Build the network.
@@ -46,13 +49,17 @@ def fused_residual(
     stem, head : int
         Channels of the first convolution, and before pooling.
     dropout : float
+    context : int
+        Columns of the second input.
+    sized : bool
+        Read true size and depth too.
     stages : sequence of (channels, convolutions, stride)
 
     Returns
     -------
     keras.Model
     """
-    crop, size = inputs(window_px)
+    crop, context_input = inputs(window_px, context)
     x = _convolve(crop, max(8, round(stem * alpha / 8) * 8), 3)
     for filters, convolutions, stride in stages:
         wide = max(8, round(filters * alpha / 8) * 8)
@@ -60,4 +67,4 @@ def fused_residual(
         for _ in range(convolutions - 1):
             x = layers.ReLU(6.0)(layers.Add()([x, _convolve(x, wide, 3, activate=False)]))
     x = _convolve(x, head, 1)
-    return finish_network(crop, size, x, classes=classes, dropout=dropout, name="fused_residual")
+    return finish_network(crop, context_input, x, classes=classes, dropout=dropout, sized=sized, name="fused_residual")

@@ -6,6 +6,7 @@ from typing import Any
 import keras
 from keras import layers
 
+from edge_app.classification.context import DEFAULT_CONTEXT
 from training.networks.head import finish_network, inputs
 
 __all__ = ["real_scale", "standard"]
@@ -49,9 +50,11 @@ def _assemble(
     alpha: float,
     head: int,
     dropout: float,
+    context: int,
+    sized: bool,
     name: str,
 ) -> keras.Model:
-    crop, size = inputs(window_px)
+    crop, context_input = inputs(window_px, context)
     x = _convolve(crop, _channels(stem * alpha), 3, stem_stride)
     for expansion, filters, blocks, stride in stages:
         for k in range(blocks):
@@ -59,11 +62,18 @@ def _assemble(
                 x, expansion=expansion, filters=_channels(filters * alpha), stride=stride if k == 0 else 1
             )
     x = _convolve(x, head, 1)
-    return finish_network(crop, size, x, classes=classes, dropout=dropout, name=name)
+    return finish_network(crop, context_input, x, classes=classes, dropout=dropout, sized=sized, name=name)
 
 
 def real_scale(
-    *, classes: int, window_px: int = 40, alpha: float = 1.0, head: int = 128, dropout: float = 0.1
+    *,
+    classes: int,
+    window_px: int = 40,
+    alpha: float = 1.0,
+    head: int = 128,
+    dropout: float = 0.1,
+    context: int = len(DEFAULT_CONTEXT),
+    sized: bool = True,
 ) -> keras.Model:
     """Inverted residuals on a small window at full resolution.
 
@@ -76,6 +86,10 @@ def real_scale(
     head : int
         Channels before pooling.
     dropout : float
+    context : int
+        Columns of the second input.
+    sized : bool
+        Read true size and depth too.
 
     Returns
     -------
@@ -90,12 +104,21 @@ def real_scale(
         alpha=alpha,
         head=head,
         dropout=dropout,
+        context=context,
+        sized=sized,
         name="mobilenet_v2_real_scale",
     )
 
 
 def standard(
-    *, classes: int, window_px: int = 64, alpha: float = 0.35, head: int = 128, dropout: float = 0.1
+    *,
+    classes: int,
+    window_px: int = 64,
+    alpha: float = 0.35,
+    head: int = 128,
+    dropout: float = 0.1,
+    context: int = len(DEFAULT_CONTEXT),
+    sized: bool = True,
 ) -> keras.Model:
     """The published layout with a stride-2 stem and a narrow head."""
     return _assemble(
@@ -107,5 +130,7 @@ def standard(
         alpha=alpha,
         head=head,
         dropout=dropout,
+        context=context,
+        sized=sized,
         name="mobilenet_v2",
     )

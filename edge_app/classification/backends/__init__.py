@@ -30,8 +30,8 @@ class Backend(Protocol):
     def threads(self) -> int:
         """Threads per call."""
 
-    def infer(self, pixels: I1, size: I1) -> dict[str, I1]:
-        """Run int8 crops (n, W, W, 1) and sizes (n, 1); returns ``logits`` (n, C) and perhaps ``embedding`` (n, E)."""
+    def infer(self, pixels: I1, context: I1) -> dict[str, I1]:
+        """Run int8 crops (n, W, W, 1) and context (n, K):  ``logits`` (n, C) and perhaps ``embedding`` (n, E)."""
 
 
 #: Order in which ``auto`` tries them. The Edge TPU comes first: whoever plugged one in wants it.

@@ -29,14 +29,14 @@ class _Session:
         self._interpreter = interpreter
         inputs = interpreter.get_input_details()
         self._crop = next(d["index"] for d in inputs if len(d["shape"]) == 4)
-        self._size = next((d["index"] for d in inputs if len(d["shape"]) == 2), None)
+        self._context = next((d["index"] for d in inputs if len(d["shape"]) == 2), None)
         self._outputs = {lengths[d["index"]]: d["index"] for d in interpreter.get_output_details()}
 
-    def run(self, pixels: I1, size: I1) -> dict[str, I1]:
+    def run(self, pixels: I1, context: I1) -> dict[str, I1]:
         it = self._interpreter
         it.set_tensor(self._crop, pixels)
-        if self._size is not None:
-            it.set_tensor(self._size, size)
+        if self._context is not None:
+            it.set_tensor(self._context, context)
         it.invoke()
         return {name: it.get_tensor(index) for name, index in self._outputs.items()}
 
@@ -76,7 +76,7 @@ class TfliteBackend:
         self._window = bundle.description.input.window_px
         self._sessions: dict[int, _Session] = {1: _Session(first, 1, self._roles)}
 
-    def infer(self, pixels: I1, size: I1) -> dict[str, I1]:
+    def infer(self, pixels: I1, context: I1) -> dict[str, I1]:
         """Run n >= 1 crops; see `Backend.infer`."""
         parts: list[dict[str, I1]] = []
         at = 0
@@ -84,11 +84,11 @@ class TfliteBackend:
             session = self._sessions.get(batch)
             if session is None:
                 session = self._sessions[batch] = _Session(self._make(), batch, self._roles)
-            some, some_size = pixels[at : at + count], size[at : at + count]
+            some, beside = pixels[at : at + count], context[at : at + count]
             if count < batch:
                 some = np.concatenate([some, np.zeros((batch - count, *some.shape[1:]), np.int8)])
-                some_size = np.concatenate([some_size, np.zeros((batch - count, 1), np.int8)])
-            parts.append({name: out[:count] for name, out in session.run(some, some_size).items()})
+                beside = np.concatenate([beside, np.zeros((batch - count, beside.shape[1]), np.int8)])
+            parts.append({name: out[:count] for name, out in session.run(some, beside).items()})
             at += count
         return {name: np.concatenate([p[name] for p in parts]) for name in parts[0]}
 

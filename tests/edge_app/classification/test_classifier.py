@@ -12,12 +12,12 @@ from edge_app.capture.simulation.sprite_library import SpriteLibrary
 from edge_app.classification import (
     Bundle,
     Classifier,
-    CropGeometry,
     Crops,
     available_backends,
     cut_crops,
     open_backend,
 )
+from edge_app.classification.context import field_positions
 from edge_app.errors import UserError
 from edge_app.measurement.calibration import nominal_calibration
 from edge_app.measurement.descriptors import measure
@@ -37,6 +37,13 @@ def classifier(bundle: Bundle) -> Classifier:
     return Classifier(bundle, open_backend(bundle, preference="litert").backend)
 
 
+def _crops(pixels: np.ndarray, log2_reduction: float = 0.0) -> Crops:
+    """Crops of known place as the shipped bundle takes them."""
+    columns = {"log2_reduction": log2_reduction, "field_known": 1.0}
+    context = [[columns.get(name, 0.0) for name in Bundle.load().geometry.context]] * len(pixels)
+    return Crops(pixels=pixels, context=np.array(context, np.float32), um_per_px=np.full(len(pixels), 1.33, np.float32))
+
+
 def particle_crops(n: int, seed: int = 0) -> Crops:
     """Particles of the shipped sprites of all families with camera noise, boxed at 4 % from the background."""
     library = SpriteLibrary.shipped()
@@ -51,7 +58,7 @@ def particle_crops(n: int, seed: int = 0) -> Crops:
             continue
         x, y = columns.min(), rows.min()
         box = [np.array([v]) for v in (x, y, columns.max() + 1 - x, rows.max() + 1 - y)]
-        parts.append(cut_crops(ratio, *box, geometry=CropGeometry(), um_per_px=1.33))
+        parts.append(cut_crops(ratio, *box, geometry=Bundle.load().geometry, um_per_px=1.33))
     return Crops.concatenate(parts)
 
 
@@ -75,10 +82,10 @@ def test_inputs_are_the_codes_with_the_top_bit_flipped(classifier: Classifier) -
     codes = np.arange(256, dtype=np.uint8)
     pixels = np.full((1, 40, 40, 1), 160, np.uint8)
     pixels.reshape(-1)[:256] = codes
-    q, size = classifier.quantised(Crops(pixels=pixels, size=np.array([[2.0]], np.float32)))
+    q, context = classifier.quantised(_crops(pixels, 2.0))
     assert q.reshape(-1)[:256].tolist() == (codes.astype(int) - 128).tolist()
-    scale = classifier.bundle.description.quantisation["size"]
-    assert (int(size[0, 0]) - scale.zero_point) * scale.scale == pytest.approx(2.0, abs=scale.scale)
+    scale = classifier.bundle.description.quantisation["context"]
+    assert (int(context[0, 0]) - scale.zero_point) * scale.scale == pytest.approx(2.0, abs=scale.scale)
 
 
 def test_shapes_types_and_the_unknown_index(classifier: Classifier) -> None:
@@ -96,14 +103,14 @@ def test_shapes_types_and_the_unknown_index(classifier: Classifier) -> None:
 
 
 def test_no_crop_no_call(classifier: Classifier) -> None:
-    result = classifier.classify(Crops.empty(40))
+    result = classifier.classify(Crops.empty(classifier.bundle.geometry))
     assert len(result) == 0
     assert result.probabilities.shape == (0, len(classifier.bundle.classes))
 
 
 def test_crops_of_another_window_are_refused(classifier: Classifier) -> None:
     with pytest.raises(UserError, match=r"\(48, 48, 1\)"):
-        classifier.classify(Crops(pixels=np.zeros((2, 48, 48, 1), np.uint8), size=np.zeros((2, 1), np.float32)))
+        classifier.classify(_crops(np.zeros((2, 48, 48, 1), np.uint8), 0.0))
 
 
 def test_an_unknown_back_end_names_the_known_ones(bundle: Bundle) -> None:
@@ -144,7 +151,7 @@ bundle = Bundle.load(sys.argv[1])
 opened = open_backend(bundle, preference="tflite_runtime")
 assert opened.backend.name == "tflite_runtime", opened
 with np.load(sys.argv[2]) as data:
-    crops = Crops(pixels=data["pixels"], size=data["size"])
+    crops = Crops(pixels=data["pixels"], context=data["context"], um_per_px=data["um_per_px"])
 result = Classifier(bundle, opened.backend).classify(crops)
 np.savez(sys.argv[3], class_index=result.class_index, probabilities=result.probabilities)
 """
@@ -161,7 +168,9 @@ def found_crops(frames: int, seed: int) -> Crops:
         assert result.ratio is not None
         p = measure(result.ratio, result.regions, frame=0, time_s=0.0, calibration=calibration)
         box = (p.x_px, p.y_px, p.width_px, p.height_px)
-        parts.append(cut_crops(result.ratio, *box, geometry=CropGeometry(), um_per_px=1.33))
+        place = field_positions(*box, frame_shape=result.ratio.shape)
+        geometry = Bundle.load().geometry
+        parts.append(cut_crops(result.ratio, *box, geometry=geometry, um_per_px=1.33, field=place))
     return Crops.concatenate(parts)
 
 
@@ -169,7 +178,7 @@ def test_tflite_runtime_gives_the_same_classes(classifier: Classifier, tmp_path:
     if not TFLITE_PYTHON.exists():
         pytest.skip(f"{TFLITE_PYTHON} does not exist: tflite_runtime needs numpy 1 and an environment of its own")
     crops = found_crops(80, seed=5)
-    np.savez(tmp_path / "crops.npz", pixels=crops.pixels, size=crops.size)
+    np.savez(tmp_path / "crops.npz", pixels=crops.pixels, context=crops.context, um_per_px=crops.um_per_px)
     out = tmp_path / "result.npz"
     arguments = [str(classifier.bundle.directory), str(tmp_path / "crops.npz"), str(out)]
     done = subprocess.run(
@@ -196,9 +205,11 @@ def test_the_device_side_classifies_where_tensorflow_cannot_be_imported() -> Non
     code = (
         "import sys; sys.modules['tensorflow'] = None; sys.modules['keras'] = None\n"
         "import numpy as np\n"
-        "from edge_app.classification import Bundle, Classifier, Crops, open_backend\n"
+        "from edge_app.classification import Bundle, Classifier, cut_crops, open_backend\n"
         "b = Bundle.load(); c = Classifier(b, open_backend(b).backend)\n"
-        "r = c.classify(Crops(pixels=np.full((3, 40, 40, 1), 160, np.uint8), size=np.zeros((3, 1), np.float32)))\n"
+        "box = [np.full(3, v) for v in (4, 4, 9, 9)]\n"
+        "ratio = np.full((40, 40), 160, np.uint8)\n"
+        "r = c.classify(cut_crops(ratio, *box, geometry=b.geometry, um_per_px=1.33))\n"
         "assert len(r) == 3\n"
     )
     done = subprocess.run([sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True, check=False)

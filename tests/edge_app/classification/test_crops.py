@@ -45,7 +45,7 @@ def test_equals_the_obvious_version_anywhere_in_the_frame(
         ratio, np.array([x]), np.array([y]), np.array([w]), np.array([h]), geometry=geometry, um_per_px=1.33
     )
     assert np.array_equal(crops.pixels[0, :, :, 0], by_hand(ratio, x, y, w, h, geometry))
-    assert crops.size[0, 0] == 0
+    assert crops.context[0, 0] == 0
 
 
 def test_many_boxes_at_once_are_the_boxes_one_by_one() -> None:
@@ -59,7 +59,7 @@ def test_many_boxes_at_once_are_the_boxes_one_by_one() -> None:
             ratio, x[i : i + 1], y[i : i + 1], w[i : i + 1], h[i : i + 1], geometry=GEOMETRY, um_per_px=1.33
         )
         assert np.array_equal(one.pixels[0], together.pixels[i])
-        assert one.size[0] == together.size[i]
+        assert (one.context[0] == together.context[i]).all()
 
 
 def test_a_particle_larger_than_the_window_is_reduced_and_says_by_how_much() -> None:
@@ -68,7 +68,7 @@ def test_a_particle_larger_than_the_window_is_reduced_and_says_by_how_much() -> 
     crops = cut_crops(
         ratio, np.array([50]), np.array([100]), np.array([158]), np.array([80]), geometry=GEOMETRY, um_per_px=1.33
     )
-    assert crops.size[0, 0] == pytest.approx(np.log2(160 / 40))
+    assert crops.context[0, 0] == pytest.approx(np.log2(160 / 40))
     dark = crops.pixels[0, :, :, 0] < 110
     assert dark.any(axis=0).sum() == pytest.approx(158 / 4, abs=1)
     assert dark.any(axis=1).sum() == pytest.approx(80 / 4, abs=1)

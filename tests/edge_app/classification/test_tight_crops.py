@@ -53,8 +53,8 @@ def test_order_of_the_result_is_the_order_of_the_pictures_and_sizes_may_differ()
     pictures = [*rings(211, 10, rng), np.full((80, 60), 211, np.uint8), np.full((5, 5), 211, np.uint8)]
     crops = crops_of_pictures(pictures, geometry=CropGeometry(), um_per_px=1.33)
     assert crops.pixels.shape == (12, 40, 40, 1)
-    assert crops.size[10, 0] == pytest.approx(1.0)
-    assert (crops.size[[*range(10), 11], 0] == 0).all()
+    assert crops.context[10, 0] == pytest.approx(1.0)
+    assert (crops.context[[*range(10), 11], 0] == 0).all()
     assert abs(crops.pixels[10].astype(int) - 160).max() <= 2
 
 
@@ -94,6 +94,6 @@ def test_a_wide_margin_does_not_shrink_the_particle() -> None:
         wide.append(np.clip(np.rint(around), 0, 255).astype(np.uint8))
     a = crops_of_pictures(tight, geometry=geometry, um_per_px=1.33)
     b = crops_of_pictures(wide, geometry=geometry, um_per_px=1.33)
-    assert not b.size.any()
+    assert not b.context.any()
     dark = [(crops.pixels < 120).sum((1, 2, 3)) for crops in (a, b)]
     assert np.array_equal(*dark)

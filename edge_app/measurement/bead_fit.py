@@ -12,7 +12,7 @@ A sample's particles lie at all depths of the cell, as the beads do. So what is 
 over the cell's depth*; the most frequent diameter (beads nearest to focus) is given beside it.
 """
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Final
 
 import numpy as np
@@ -38,6 +38,10 @@ TRIPLET: Final = float(np.log(3) / np.log(2))
 DELTA_LN: Final = (0.55, 0.76)
 """Where the doublets may be: shadowing and the threshold take a little from twice the extinction."""
 SIGMA_LN: Final = (0.012, 0.30)
+CLUSTER_LN_D: Final = (0.30, 0.47)
+"""Diameter of a doublet and a triplet over that of one of their beads, ln: a little below sqrt(2) and sqrt(3)."""
+TREND_SD, TREND_LENGTH_LN, TREND_MOST, TREND_ROUNDS = 0.15, 0.2, 0.35, 5
+"""How far the extinction of single beads may go with their diameter, over which distance in ln d, at most."""
 CHAIN: Final = 1.8
 """Gaussians of the singlets stay within this many standard deviations of the stronger one."""
 
@@ -115,16 +119,34 @@ class _Mixture:
 
 @dataclass(frozen=True)
 class _Densities:
-    """Weighted densities over E, (B, E, ...)."""
+    """Weighted densities over E at the trend's zero, (B, E, ...)."""
 
     single: F8  # by Gaussian
     double: F8
     triple: F8
     dirt: F8  # by slope
 
-    @property
-    def kinds(self) -> F8:
-        return np.stack([self.single.sum(2), self.double.sum(2) + self.triple, self.dirt.sum(2)], axis=2)
+
+@dataclass(frozen=True)
+class _Cells:
+    """Bins of E and ln d that hold a particle, C of them, and which row of each kind's density over E they read.
+
+    A cluster's beads are as blurred as single ones smaller by ``CLUSTER_LN_D`` are: it follows the trend from there.
+    """
+
+    x: F8  # (E,)
+    row: I8  # (C,): bin of E
+    column: I8  # (C,): bin of ln d
+    trend: F8  # (D,): extinction of single beads of this diameter minus that of all, ln
+    single: I8 = field(init=False)  # (C,)
+    double: I8 = field(init=False)
+    triple: I8 = field(init=False)
+
+    def __post_init__(self) -> None:
+        for name, by in (("single", 0.0), ("double", CLUSTER_LN_D[0]), ("triple", CLUSTER_LN_D[1])):
+            at = np.clip(self.column - round(by / D_BIN), 0, len(self.trend) - 1)
+            step = np.rint(self.trend[at] / E_BIN).astype(np.int64)
+            object.__setattr__(self, name, np.clip(self.row - step, 0, len(self.x) - 1))
 
 
 def diameters_px(area_px: npt.NDArray[np.generic], half_max_area_px: npt.NDArray[np.generic], rule: SizeRule) -> F8:
@@ -158,20 +180,35 @@ def _densities(model: _Mixture, x: F8) -> _Densities:
     )
 
 
-def _step(model: _Mixture, x: F8, counts: F8) -> F8:
-    """One step of all fits, in place; ``counts`` is (B, E, D). Returns the log-likelihood before it, (B,)."""
-    density = _densities(model, x)
-    kinds = density.kinds
-    total = kinds @ model.diameter + 1e-12
+def _kinds(density: _Densities, cells: _Cells, diameter: F8) -> F8:
+    """Densities of singlets, clusters and dirt in the cells, (3, B, C)."""
+    cluster = density.double.sum(2)[:, cells.double] + density.triple[:, cells.triple]
+    over_e = np.stack([density.single.sum(2)[:, cells.single], cluster, density.dirt.sum(2)[:, cells.row]])
+    return np.asarray(over_e * diameter[:, :, cells.column].transpose(1, 0, 2))
+
+
+def _summed(values: F8, at: I8, size: int) -> F8:
+    """Sums of (B, C) over the cells that go to each of ``size`` places, (B, size)."""
+    fits = len(values)
+    place = np.arange(fits)[:, None] * size + at
+    return np.asarray(np.bincount(place.ravel(), weights=values.ravel(), minlength=fits * size).reshape(fits, size))
+
+
+def _step(model: _Mixture, cells: _Cells, counts: F8) -> F8:
+    """One step of all fits, in place; ``counts`` is (B, C). Returns the log-likelihood before it, (B,)."""
+    x, density = cells.x, _densities(model, cells.x)
+    kinds = _kinds(density, cells, model.diameter)
+    total = kinds.sum(0) + 1e-12
     ratio = counts / total
-    per_density = ratio @ model.diameter.transpose(0, 2, 1)  # (B, E, 3)
-    by_diameter = model.diameter * (kinds.transpose(0, 2, 1) @ ratio)  # (B, 3, D)
-    likelihood = np.asarray((counts * np.log(total)).sum((1, 2)))
-    single = density.single * per_density[:, :, 0, None]
-    double = density.double * per_density[:, :, 1, None]
-    triple = density.triple * per_density[:, :, 1]
-    dirt = density.dirt * per_density[:, :, 2, None]
-    n = np.maximum(counts.sum((1, 2)), 1.0)
+    bins = model.diameter.shape[2]
+    by_diameter = np.stack([_summed(k * ratio, cells.column, bins) for k in kinds], axis=1)  # (B, 3, D)
+    likelihood = np.asarray((counts * np.log(total)).sum(1))
+    of_single, of_cluster, of_dirt = (ratio * model.diameter[:, k, cells.column] for k in range(3))
+    single = density.single * _summed(of_single, cells.single, len(x))[:, :, None]
+    double = density.double * _summed(of_cluster, cells.double, len(x))[:, :, None]
+    triple = density.triple * _summed(of_cluster, cells.triple, len(x))
+    dirt = density.dirt * _summed(of_dirt, cells.row, len(x))[:, :, None]
+    n = np.maximum(counts.sum(1), 1.0)
     of_double = double.sum((1, 2))
     weight = np.concatenate(
         [single.sum((1, 2))[:, None], of_double[:, None], triple.sum(1)[:, None], dirt.sum(1)], axis=1
@@ -207,19 +244,44 @@ def _start(mode: float, bins: int) -> _Mixture:
     )
 
 
-def _best_fit(mode: float, x: F8, counts: F8, *, steps: int = 200) -> _Mixture:
-    """Fits with the highest peak as singlets and as doublets; the likelier one."""
-    best, highest = _start(mode, counts.shape[2]), -np.inf
+def _converged(model: _Mixture, cells: _Cells, counts: F8, *, steps: int) -> float:
+    """Fit one model in place; returns its log-likelihood."""
+    likelihood = -np.inf
+    for _ in range(steps):
+        now = float(_step(model, cells, counts)[0])
+        if abs(now - likelihood) < 1e-4:
+            break
+        likelihood = now
+    return now
+
+
+def _trend(model: _Mixture, cells: _Cells, counts: F8) -> F8:
+    """How the extinction of single beads goes with their diameter, ln, (D,): smooth, and zero where none are."""
+    bins = len(cells.trend)
+    single = _share_of_cells(model, cells) * counts
+    n = _summed(single, cells.column, bins)[0]
+    centre = float((model.share * model.mu).sum())
+    spread = float(np.sqrt((model.share * (model.sigma**2 + (model.mu - centre) ** 2)).sum()))
+    seen = _summed(single * (cells.x[cells.row] - centre), cells.column, bins)[0] / np.maximum(n, 1e-9)
+    at = D_BIN * np.arange(bins)
+    prior = TREND_SD**2 * np.exp(-0.5 * ((at[:, None] - at) / TREND_LENGTH_LN) ** 2)
+    smooth = prior @ np.linalg.solve(prior + np.diag(spread**2 / np.maximum(n, 1e-3)), seen)
+    return np.asarray(np.clip(smooth - float(smooth @ n) / max(float(n.sum()), 1e-9), -TREND_MOST, TREND_MOST))
+
+
+def _best_fit(mode: float, cells: _Cells, counts: F8) -> tuple[_Mixture, _Cells]:
+    """Fits with the highest peak as singlets and as doublets; the likelier one, then with its trend."""
+    bins = len(cells.trend)
+    best, highest = _start(mode, bins), -np.inf
     for start in (mode, mode - 0.96 * LN2):
-        model, likelihood = _start(start, counts.shape[2]), -np.inf
-        for _ in range(steps):
-            now = float(_step(model, x, counts)[0])
-            if abs(now - likelihood) < 1e-4:
-                break
-            likelihood = now
+        model = _start(start, bins)
+        now = _converged(model, cells, counts, steps=200)
         if now > highest:
             best, highest = model, now
-    return best
+    for _ in range(TREND_ROUNDS):
+        cells = replace(cells, trend=_trend(best, cells, counts))
+        _converged(best, cells, counts, steps=60)
+    return best, cells
 
 
 def _highest_peak(values: F8, *, width: float) -> float:
@@ -231,12 +293,10 @@ def _highest_peak(values: F8, *, width: float) -> float:
     return float(edges[int(np.argmax(smooth))] + width / 8)
 
 
-def _share_of_cells(model: _Mixture, x: F8) -> F8:
-    """Probability of a single bead in each cell, (B, E * D)."""
-    kinds = _densities(model, x).kinds
-    single = kinds[:, :, :1] * model.diameter[:, None, 0]
-    share = single / (kinds @ model.diameter + 1e-12)
-    return np.asarray(share.reshape(len(share), -1))
+def _share_of_cells(model: _Mixture, cells: _Cells) -> F8:
+    """Probability of a single bead in each cell, (B, C)."""
+    kinds = _kinds(_densities(model, cells.x), cells, model.diameter)
+    return np.asarray(kinds[0] / (kinds.sum(0) + 1e-12))
 
 
 def _quantile(sorted_values: F8, weights: F8, share: float) -> F8:
@@ -295,11 +355,11 @@ def fit_singlets(
     bins = int(2 * D_REACH / D_BIN)
     in_e = np.minimum(((log_e - (mode - E_BELOW)) / E_BIN).astype(np.int64), len(x) - 1)
     in_d = np.minimum(((log_d - (middle - D_REACH)) / D_BIN).astype(np.int64), bins - 1)
-    cell, shape = in_e * bins + in_d, (-1, len(x), bins)
-    counts = np.bincount(cell, minlength=len(x) * bins).astype(np.float64).reshape(shape)
-    model = _best_fit(mode, x, counts)
+    filled, cell = np.unique(in_e * bins + in_d, return_inverse=True)
+    counts = np.bincount(cell).astype(np.float64)[None]
+    model, cells = _best_fit(mode, _Cells(x=x, row=filled // bins, column=filled % bins, trend=np.zeros(bins)), counts)
     share = np.zeros(len(diameter_px))
-    share[rows] = _share_of_cells(model, x)[0, cell]
+    share[rows] = _share_of_cells(model, cells)[0, cell]
     order = np.argsort(log_d, kind="stable")
     weights = share[rows][order][None]
     low, location, high = (float(_quantile(log_d[order], weights, q)[0]) for q in (0.16, 0.5, 0.84))
@@ -307,7 +367,7 @@ def fit_singlets(
     kinds = model.weight[0] * len(rows)
     return BeadFit(
         location_px=float(np.exp(location)),
-        u_px=float(np.exp(location)) * _location_sd(model, x, cell, shape, log_d, frame[rows], settings),
+        u_px=float(np.exp(location)) * _location_sd(model, cells, cell, log_d, frame[rows], settings),
         peak_px=float(np.exp(_highest_peak(single, width=0.02))) if len(single) else float(np.exp(location)),
         rsd=float((np.exp(high) - np.exp(low)) / 2 / np.exp(location)),
         singlets=float(kinds[0]),
@@ -320,9 +380,8 @@ def fit_singlets(
 
 def _location_sd(
     model: _Mixture,
-    x: F8,
+    cells: _Cells,
     cell: I8,
-    shape: tuple[int, int, int],
     log_d: F8,
     frame: npt.NDArray[np.integer],
     settings: BeadFitSettings,
@@ -333,17 +392,16 @@ def _location_sd(
     """Standard deviation of ln(location) over runs made of the same frames drawn anew; each is fitted again."""
     rng = np.random.default_rng(settings.seed)
     _, frame_row = np.unique(frame, return_inverse=True)
-    frames, cells = int(frame_row.max()) + 1, shape[1] * shape[2]
+    frames = int(frame_row.max()) + 1
     order = np.argsort(log_d, kind="stable")
     middle: list[F8] = []
     for first in range(0, settings.bootstrap, at_once):
         size = min(at_once, settings.bootstrap - first)
         times = rng.multinomial(frames, np.full(frames, 1 / frames), size=size)[:, frame_row]
-        drawn = [np.bincount(cell, weights=w, minlength=cells) for w in times]
-        counts = np.stack(drawn).astype(np.float64).reshape(shape)
+        counts = _summed(times.astype(np.float64), cell, len(cells.row))
         many = model.repeated(size)
         for _ in range(steps):
-            _step(many, x, counts)
-        weights = (times * _share_of_cells(many, x)[:, cell])[:, order]
+            _step(many, cells, counts)
+        weights = (times * _share_of_cells(many, cells)[:, cell])[:, order]
         middle.append(_quantile(log_d[order], weights, 0.5))
     return float(np.std(np.concatenate(middle), ddof=1))

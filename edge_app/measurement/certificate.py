@@ -102,7 +102,7 @@ class CalibrationSettings(BaseModel):
     min_lots: int = Field(3, ge=2, le=20, description="Fewest bead sizes")
     most_rsd_10um: float = Field(0.10, gt=0, lt=1, description="Largest RSD at 10 um (USP <1788>)")
     scale_tolerance: float = Field(0.05, gt=0, lt=1, description="Fitted against stated um per px")
-    most_focus_offset_um: float = Field(25.0, gt=0, description="Focal plane against the middle of the cell")
+    most_focus_offset_um: float = Field(25.0, gt=0, description="Focal plane off the middle of the cell")
     pumped_tolerance: float = Field(0.05, gt=0, lt=1, description="Pumped volume against flow rate times time")
     fit: BeadFitSettings = BeadFitSettings()
 
@@ -510,6 +510,10 @@ def _median(values: Sequence[float | None], digits: int) -> float | None:
     return round(float(np.median(known)), digits) if known else None
 
 
+def _tells_focus(nominal_um: float) -> bool:
+    return FOCUS_SIZES_UM[0] <= nominal_um <= FOCUS_SIZES_UM[1]
+
+
 def fingerprint_of(runs: Mapping[str, tuple[BeadRun, BeadFit]], results: Sequence[LotResult] = ()) -> OpticsFingerprint:
     """State of the optics from bead runs by nominal size (as text, ``"10"``)."""
     focus = [
@@ -518,7 +522,7 @@ def fingerprint_of(runs: Mapping[str, tuple[BeadRun, BeadFit]], results: Sequenc
             depth_um=run.calibration.depth_um,
         )
         for size, (run, fit) in runs.items()
-        if FOCUS_SIZES_UM[0] <= float(size) <= FOCUS_SIZES_UM[1]
+        if _tells_focus(float(size))
     ]  # fmt: skip
     known = [run for run, _ in runs.values()]
     ten = min(results, key=lambda r: abs(np.log(r.nominal_um / 10)), default=None)
@@ -562,14 +566,17 @@ def _checks(
             passed=abs(scale - 1) <= settings.scale_tolerance,
         )
     )
-    if optics.focus_offset_um is not None:
+    found = optics.focus_offset_um
+    if found is not None or any(_tells_focus(lot.standard.nominal_um) for lot in lots):
+        # No plane found is a plane at a wall or beyond, or optics too tilted to tell: neither may pass.
         checks.append(
             Check(
                 name="focal plane off the middle of the cell",
-                value=optics.focus_offset_um,
+                value=found,
                 unit="um",
-                limit=f"+- {settings.most_focus_offset_um:g}",
-                passed=abs(optics.focus_offset_um) <= settings.most_focus_offset_um,
+                limit=f"<= {settings.most_focus_offset_um:g}"
+                + ("" if found is not None else "; none found inside the cell"),
+                passed=found is not None and found <= settings.most_focus_offset_um,
             )
         )
     for lot, result in zip(lots, results, strict=True):

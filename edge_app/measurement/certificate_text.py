@@ -127,6 +127,6 @@ def certificate_markdown(certificate: Certificate) -> str:
         f"Background {_optional(c.optics.background_level, '.0f')} grey levels, noise "
         f"{_optional(None if c.optics.noise is None else 100 * c.optics.noise, '.2f')} %, shading "
         f"{_optional(None if c.optics.shading is None else 100 * c.optics.shading, '.1f')} %, focal plane "
-        f"{_optional(c.optics.focus_offset_um, '+.0f')} um off the middle of the cell (estimate).",
+        f"{_optional(c.optics.focus_offset_um, '.0f')} um off the middle of the cell, to either side (estimate).",
     ]
     return "\n".join(lines) + "\n"

@@ -4,10 +4,16 @@ Beads of a few sizes fix the curve at a few places. Between them it is a straigh
 width, as real instruments show it) plus a smooth departure that no lot needs to contradict: a Gaussian process over
 ``ln d`` with a line of unknown slope and offset under it (universal kriging, Rasmussen and Williams 2006, section
 2.7). Its band is wider where no lot is near, and holds the certified diameters' own uncertainty.
+
+How far an instrument departs is not known beforehand: in focus all sizes lie within 0.1 um of a line, far out of focus
+a bead of 5 um reads as large as one of 6.5 um, because no picture is smaller than the blur. So the curve is the mean
+over many such processes, from one that departs little to one that departs four times as much, at all sizes or at the
+small ones alone, each weighted by how likely it makes the lots (its evidence; equation 5.8 there, with the line
+integrated out, equation 2.45).
 """
 
 import itertools
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Final
 
@@ -19,12 +25,19 @@ __all__ = ["CurvePoint", "SizeCurve", "find_mistake", "fit_size_curve"]
 F8 = npt.NDArray[np.float64]
 
 KNOTS: Final = 40
-LENGTH_LN: Final = 0.3
-"""Sizes a factor 1.35 apart depart from the line almost independently."""
-DEPARTURE_UM: Final = 0.35
-DEPARTURE: Final = 0.01
-"""Prior standard deviation of the departure: so many um and so large a share of the size. Out of focus the
-readings of a sphere swing about the line by 0.4 um and more at 6 to 8 um (``benchmarks/calibration_study.py``)."""
+LENGTH_LN: Final = (0.2, 0.3, 0.45)
+"""Sizes a factor of this many ln apart depart from the line almost independently."""
+DEPARTURE_UM: Final = 0.25
+DEPARTURE: Final = 0.008
+"""Typical standard deviation of the departure: so many um and so large a share of the size."""
+DEPARTURE_TIMES: Final = (0.5, 0.71, 1.0, 1.41, 2.0, 2.83, 4.0)
+DEPARTURE_LN: Final = 0.6
+"""Instruments between those that depart half and four times as much, log-normal about 1 with this deviation of ln."""
+BLUR_UM: Final = (0.0, 0.5, 1.0, 2.0)
+BLUR_FROM_UM, BLUR_DECAY_UM = 5.0, 2.0
+BLUR_SHARES: Final = (0.5, 0.25, 0.15, 0.10)
+"""Departure of small sizes alone: standard deviation up to 5 um, falling by 1/e every 2 um, and how often it is met."""
+SMALLEST_UM: Final = 1.0
 DRAWS: Final = 4000
 CONSISTENT: Final = 0.10
 CONSISTENT_UM: Final = 0.7
@@ -159,9 +172,66 @@ def _with_reading(point: CurvePoint, other: CurvePoint) -> CurvePoint:
     return CurvePoint(diameter_um=point.diameter_um, u_um=point.u_um, reading_px=other.reading_px, u_px=other.u_px)
 
 
-def _kernel(a: F8, b: F8, slope: float) -> F8:
-    near = np.exp(-0.5 * ((np.log(a)[:, None] - np.log(b)[None]) / LENGTH_LN) ** 2)
-    return np.asarray(np.outer(DEPARTURE_UM + DEPARTURE * slope * a, DEPARTURE_UM + DEPARTURE * slope * b) * near)
+@dataclass(frozen=True)
+class _Prior:
+    """One of the processes that the curve may have come from."""
+
+    length_ln: float
+    times: float
+    blur_um: float
+    share: float
+
+    def kernel(self, a: F8, b: F8) -> F8:
+        """Covariance of the departure between places a and b of the line, um^2."""
+        near = np.exp(-0.5 * ((np.log(a)[:, None] - np.log(b)[None]) / self.length_ln) ** 2)
+        return np.asarray(np.outer(self._sd(a), self._sd(b)) * near)
+
+    def _sd(self, um: F8) -> F8:
+        small = self.blur_um * np.exp(-np.maximum(um - BLUR_FROM_UM, 0.0) / BLUR_DECAY_UM)
+        return np.asarray(np.hypot(self.times * (DEPARTURE_UM + DEPARTURE * um), small))
+
+
+def _priors() -> list[_Prior]:
+    weight = np.exp(-0.5 * (np.log(DEPARTURE_TIMES) / DEPARTURE_LN) ** 2)
+    return [
+        _Prior(length_ln=length, times=times, blur_um=blur, share=float(w) * share)
+        for length in LENGTH_LN
+        for times, w in zip(DEPARTURE_TIMES, weight / weight.sum(), strict=True)
+        for blur, share in zip(BLUR_UM, BLUR_SHARES, strict=True)
+    ]
+
+
+@dataclass(frozen=True)
+class _Posterior:
+    """What the lots say under one prior."""
+
+    log_evidence: float
+    line: F8  # slope, offset
+    mean: F8  # (grid,)
+    covariance: F8  # (grid, grid)
+
+
+def _posterior(prior: _Prior, x: F8, y: F8, noise: F8, grid: F8, on_line: Callable[[F8], F8]) -> _Posterior:
+    """Universal kriging from readings x (px) with certified diameters y (um); ``on_line``: px to um of the line."""
+    over = prior.kernel(on_line(x), on_line(x)) + np.diag(noise)
+    solved = np.linalg.inv(over)
+    basis, basis_grid = (np.stack([v, -np.ones_like(v)], axis=1) for v in (x, grid))
+    precision = basis.T @ solved @ basis
+    line = np.linalg.solve(precision, basis.T @ solved @ y)
+    rest = y - basis @ line
+    across = prior.kernel(on_line(grid), on_line(x)) @ solved
+    left = basis_grid - across @ basis
+    return _Posterior(
+        log_evidence=float(
+            np.log(prior.share)
+            - 0.5 * (np.linalg.slogdet(over)[1] + np.linalg.slogdet(precision)[1] + rest @ solved @ rest)
+        ),
+        line=line,
+        mean=basis_grid @ line + across @ rest,
+        covariance=prior.kernel(on_line(grid), on_line(grid))
+        - across @ prior.kernel(on_line(x), on_line(grid))
+        + left @ np.linalg.solve(precision, left.T),
+    )
 
 
 def fit_size_curve(points: Sequence[CurvePoint], *, seed: int = 1) -> SizeCurve:
@@ -191,22 +261,29 @@ def fit_size_curve(points: Sequence[CurvePoint], *, seed: int = 1) -> SizeCurve:
     y = np.array([p.diameter_um for p in points])
     if len(points) < 2 or (np.diff(x) <= 0).any() or (np.diff(y) <= 0).any():
         raise ValueError("a size curve needs at least two lots whose readings rise with their size")
-    slope, _ = _line(points)
+    slope, offset = _line(points)
     lowest = 0.75 * float(x[0])
     grid = np.unique(np.concatenate([np.geomspace(lowest, 1.6 * float(x[-1]), KNOTS), x]))
-    noise = np.array([p.u_um for p in points]) ** 2 + (slope * np.array([p.u_px for p in points])) ** 2
-    solved = np.linalg.inv(_kernel(x, x, slope) + np.diag(noise + 1e-10))
-    basis, basis_grid = (np.stack([v, -np.ones_like(v)], axis=1) for v in (x, grid))
-    precision = basis.T @ solved @ basis
-    line = np.linalg.solve(precision, basis.T @ solved @ y)
-    across = _kernel(grid, x, slope) @ solved
-    mean = basis_grid @ line + across @ (y - basis @ line)
-    left = basis_grid - across @ basis
-    covariance = _kernel(grid, grid, slope) - across @ _kernel(x, grid, slope)
-    covariance += left @ np.linalg.solve(precision, left.T)
-    sd = np.sqrt(np.maximum(np.diag(covariance), 1e-12))
-    inside = (grid >= x[0]) & (grid <= x[-1])
-    k = _simultaneous_factor(covariance[np.ix_(inside, inside)], seed=seed)
+    noise = np.array([p.u_um for p in points]) ** 2 + (slope * np.array([p.u_px for p in points])) ** 2 + 1e-10
+
+    def on_line(px: F8) -> F8:
+        # Sizes, not readings: far out of focus a factor of 1.5 in size is one of 1.1 in px.
+        return np.maximum(slope * px - offset, SMALLEST_UM)
+
+    found = [_posterior(prior, x, y, noise, grid, on_line) for prior in _priors()]
+    evidence = np.array([f.log_evidence for f in found])
+    weight = np.exp(evidence - evidence.max())
+    weight /= weight.sum()
+    means = np.stack([f.mean for f in found])
+    mean = weight @ means
+    covariances = np.stack([f.covariance for f in found])
+    variance = weight @ (np.diagonal(covariances, axis1=1, axis2=2) + (means - mean) ** 2)
+    sd = np.sqrt(np.maximum(variance, 1e-12))
+    line = weight @ np.stack([f.line for f in found])
+    inside = np.flatnonzero((grid >= x[0]) & (grid <= x[-1]))
+    k = _simultaneous_factor(
+        weight, (means - mean)[:, inside], covariances[:, inside[:, None], inside], sd[inside], seed=seed
+    )
     um = np.maximum.accumulate(np.maximum(mean, 0.0))
     return SizeCurve(
         px=np.concatenate([[0.0], grid]),
@@ -221,10 +298,16 @@ def fit_size_curve(points: Sequence[CurvePoint], *, seed: int = 1) -> SizeCurve:
     )
 
 
-def _simultaneous_factor(covariance: F8, *, seed: int) -> float:
-    """How many standard deviations hold 95 % of whole curves drawn from a normal distribution."""
-    sd = np.sqrt(np.maximum(np.diag(covariance), 1e-12))
-    values, vectors = np.linalg.eigh(covariance / np.outer(sd, sd))
-    draws = np.random.default_rng(seed).standard_normal((DRAWS, len(values)))
-    curves = draws * np.sqrt(np.maximum(values, 0.0)) @ vectors.T
-    return float(np.quantile(np.abs(curves).max(1), 0.95))
+def _simultaneous_factor(weight: F8, shift: F8, covariance: F8, sd: F8, *, seed: int) -> float:
+    """How many standard deviations hold 95 % of whole curves drawn from a mixture of normal distributions.
+
+    ``weight`` (m,), ``shift`` (m, n) and ``covariance`` (m, n, n) are those of the mixture, ``sd`` (n,) its own.
+    """
+    rng = np.random.default_rng(seed)
+    farthest = []
+    for m, number in enumerate(rng.multinomial(DRAWS, weight)):
+        if number:
+            values, vectors = np.linalg.eigh(covariance[m])
+            draws = rng.standard_normal((number, len(values))) * np.sqrt(np.maximum(values, 0.0))
+            farthest.append((np.abs(shift[m] + draws @ vectors.T) / sd).max(1))
+    return float(np.quantile(np.concatenate(farthest), 0.95))

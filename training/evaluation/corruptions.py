@@ -71,7 +71,7 @@ class Corruption:
 
 
 def _row(*values: float, first: int = 0) -> dict[int, float]:
-    return {severity: value for severity, value in enumerate(values, start=first)}
+    return dict(enumerate(values, start=first))
 
 
 #: Severities of the stability study (`docs/evaluation.md`).

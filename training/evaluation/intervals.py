@@ -1,4 +1,4 @@
-"""Intervals by bootstrap over groups: pictures of one run, lot or particle are wrong together, so they are drawn together."""
+"""Intervals by bootstrap over groups: pictures of one run, lot or particle are wrong together, so drawn together."""
 
 from __future__ import annotations
 

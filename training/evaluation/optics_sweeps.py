@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import fields, replace
 from pathlib import Path
-from typing import Final
+from typing import Any, Final
 
 import numpy as np
 
@@ -91,7 +91,7 @@ def render_optics_sweeps(
                         by_depth[z].append(view)
             if progress is not None:
                 progress(index + 1, total)
-        columns: dict[str, np.ndarray] = {}
+        columns: dict[str, Any] = {}
         for kind, stores in (("z", by_depth), ("n", by_medium)):
             for value, views in stores.items():
                 store = _store(views)
@@ -107,13 +107,13 @@ def render_optics_sweeps(
 
         depth = {z: read("z", z) for z in DEFOCUS_UM}
         medium = {n: read("n", n) for n in MEDIUM_N}
-    what = f"{total} particles of 5 to 25 um rendered anew"
+    what = f"{total} particles of 5 to 25 \N{MICRO SIGN}m rendered anew"
     return [
-        ("defocus", "um, focal plane minus particle", f"{what}; taught: within 78", 0.0, depth),
+        ("defocus", "\N{MICRO SIGN}m, focal plane minus particle", f"{what}; taught: within 78", 0.0, depth),
         (
             "medium index",
             "refractive index of the liquid",
-            f"{what}, 20 um off focus; taught: 1.333 to 1.342",
+            f"{what}, 20 \N{MICRO SIGN}m off focus; taught: 1.333 to 1.342",
             _NOMINAL_N,
             medium,
         ),

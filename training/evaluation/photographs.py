@@ -26,6 +26,8 @@ I8 = npt.NDArray[np.int64]
 #: Views taken for a sweep over a condition; more would cost time and move no curve.
 SWEEP_VIEWS: Final = 1400
 
+_AS_TAUGHT: Final = ExposureRanges()
+
 
 @dataclass(frozen=True, kw_only=True)
 class Photographs:
@@ -122,7 +124,7 @@ class SimulatedSource:
         self,
         store: ViewStore,
         *,
-        ranges: ExposureRanges = ExposureRanges(),
+        ranges: ExposureRanges = _AS_TAUGHT,
         seed: int | None = None,
         rows: I8 | None = None,
         field_known: bool | None = None,
@@ -218,7 +220,7 @@ class SimulatedSource:
                 nominal=0.0,
                 # A larger pixel shows the particle on fewer of them.
                 take=camera("scale", lambda v: 1 / (1 + v / 100)),
-                note="um per px off by this much without the classifier knowing; taught: 5",
+                note="\N{MICRO SIGN}m per px off by this much without the classifier knowing; taught: 5",
             ),
             Sweep(
                 name="shading",
@@ -342,7 +344,7 @@ class FolderSource:
                 values=(-15.0, -10.0, -5.0, 0.0, 5.0, 10.0, 15.0),
                 nominal=0.0,
                 take=scaled,
-                note="um per px off by this much without the classifier knowing",
+                note="\N{MICRO SIGN}m per px off by this much without the classifier knowing",
             ),
             Sweep(
                 name="shading",

@@ -103,8 +103,8 @@ def confusion_plot(classes: Sequence[str], table: Sequence[Sequence[int]], *, co
         parts.append(_text(x - 8, top - 10, name, "tick", "start", turn=-28))
     for r, (name, row) in enumerate(zip(classes, table, strict=True)):
         total, y = sum(row), top + cell_h * r
-        dot = f'<rect x="{_n(left - 14)}" y="{_n(y + cell_h / 2 - 4.5)}" width="9" height="9" rx="2" fill="{colours[r]}"/>'
-        parts += [dot, _text(left - 20, y + cell_h / 2 + 4, name, "axis", "end")]
+        mark = f'<rect x="{_n(left - 14)}" y="{_n(y + cell_h / 2 - 4.5)}" width="9" height="9" rx="2" '
+        parts += [mark + f'fill="{colours[r]}"/>', _text(left - 20, y + cell_h / 2 + 4, name, "axis", "end")]
         for c, count in enumerate(row):
             share = count / total if total else 0.0
             x = left + cell_w * c
@@ -112,7 +112,7 @@ def confusion_plot(classes: Sequence[str], table: Sequence[Sequence[int]], *, co
             light = share > (0.5 if c == r else 0.6)
             parts.append(
                 f'<rect x="{_n(x + 1)}" y="{_n(y + 1)}" width="{_n(cell_w - 2)}" height="{_n(cell_h - 2)}" '
-                f'fill="{_shade(share, wrong=c != r) if total else "#f5f7f9"}" rx="2"><title>{escape(title)}</title></rect>'
+                f'fill="{_shade(share, wrong=c != r)}" rx="2"><title>{escape(title)}</title></rect>'
             )
             if count:
                 kind = "cell light" if light else "cell"

@@ -81,27 +81,31 @@ class Problem:
     bundle : Bundle
     labels : sequence of str
         Names of the labels of crops, in their order.
+    known : sequence of str, optional
+        Classes of the bundle that are told apart, in the order wanted; others are as if it had them not. Where two
+        bundles are compared: those that both have.
     """
 
-    def __init__(self, bundle: Bundle, labels: Sequence[str]) -> None:
+    def __init__(self, bundle: Bundle, labels: Sequence[str], *, known: Sequence[str] | None = None) -> None:
         own = bundle.classes
+        asked = own if known is None else tuple(known)
         self.bundle = bundle
-        self.rest_labels = tuple(name for name in labels if name not in own)
-        named = tuple(name for name in own if name in labels)
+        self.rest_labels = tuple(name for name in labels if name not in asked)
+        named = tuple(name for name in asked if name in labels)
         if not named:
             raise UserError(
                 f"none of {', '.join(labels)} is a class of bundle {bundle.description.name} ({', '.join(own)}): "
                 "nothing can be measured"
             )
         self.has_rest = bool(self.rest_labels)
-        self.classes: tuple[str, ...] = (*named, REST) if self.has_rest else own
+        self.classes: tuple[str, ...] = (*named, REST) if self.has_rest else asked
         rest = len(named)
         index = {name: c for c, name in enumerate(self.classes)}
         self._of_label = np.array([index.get(name, rest) for name in labels], np.int64)
+        elsewhere = rest if self.has_rest else len(self.classes)
         # The last entry is the bundle's "unknown".
-        self._of_class = np.array([index.get(name, rest) for name in own] + [rest if self.has_rest else len(own)])
-        self._sum = np.zeros((len(own), len(self.classes)), np.float32)
-        self._sum[np.arange(len(own)), self._of_class[:-1]] = 1
+        self._of_class = np.array([index.get(name, elsewhere) for name in own] + [elsewhere])
+        self._sum = np.eye(len(self.classes) + 1, dtype=np.float32)[self._of_class[:-1], : len(self.classes)]
 
     @property
     def assumed_prior(self) -> F8:

@@ -143,6 +143,7 @@ def study(
         "backend": f"{classifier.backend.name} {classifier.backend.version}",
     }
     figures["scores"] = _scores(answers, size_um, n, options)
+    figures["scores"]["macro_f1_without_place"] = None
     if isinstance(source, SimulatedSource) and "field_known" in bundle.geometry.context:
         blind = ask(source.without_place())
         figures["scores"]["macro_f1_without_place"] = _interval(blind, n, options)

@@ -23,8 +23,8 @@ from edge_app.errors import UserError
 __all__ = [
     "SIZE_EDGES_PX",
     "WINDOW_SIZES",
-    "StratumDrift",
     "DriftReference",
+    "StratumDrift",
     "class_drift",
     "drift_reference",
     "mmd_squared",
@@ -78,7 +78,7 @@ def mmd_squared(a: F4, b: F4, *, bandwidth: float) -> float:
     --------
     >>> grid = np.arange(8, dtype=np.float32)[:, None]
     >>> round(mmd_squared(grid, grid + 20, bandwidth=1.0), 3), mmd_squared(grid, grid, bandwidth=1.0) < 0
-    (0.436, True)
+    (0.365, True)
     """
     return (
         _within(_kernel(a, a, bandwidth))
@@ -92,8 +92,8 @@ class DriftReference:
     """What embeddings of each class and size looked like, and how far a window of the same kind strays from that.
 
     Strata run over the sizes of the first class, then of the second and so on. ``samples`` float32 (N, E) per stratum,
-    ``bandwidth`` (S,), ``null_quantiles`` (S, window sizes, levels): quantiles of the statistic without drift, NaN where
-    there were too few particles for a window of that size.
+    ``bandwidth`` (S,), ``null_quantiles`` (S, window sizes, levels): quantiles of the statistic without drift, NaN
+    where there were too few particles for a window of that size.
     """
 
     classes: tuple[str, ...]
@@ -358,10 +358,10 @@ def class_drift(
         if one is None:
             out.append(StratumDrift(name, box, 0))
             continue
-        rows, k = one
-        found = mmd_squared(embedding[rows], reference.samples[c], bandwidth=float(reference.bandwidth[c]))
+        window, k = one
+        found = mmd_squared(embedding[window], reference.samples[c], bandwidth=float(reference.bandwidth[c]))
         null = reference.null_quantiles[c, k]
         threshold = float(np.interp(-np.log(1 - level), -log_tail, null))
         p_value = 1.0 if found < null[0] else float(np.exp(np.interp(found, null, log_tail)))
-        out.append(StratumDrift(name, box, len(rows), found, threshold, p_value, bool(found > threshold)))
+        out.append(StratumDrift(name, box, len(window), found, threshold, p_value, bool(found > threshold)))
     return tuple(out)

@@ -74,6 +74,7 @@ class _Parent:
     path: Path
     run_id: str
     head: str
+    started: str
     uri: str
     frames: int
     frames_sha256: str | None
@@ -135,7 +136,7 @@ def reanalyse(
         agree = _check_frames(made, parent, result, request)
         facts = {
             "run_id": parent.run_id, "record": parent.path.name, "head": parent.head, "reason": request.reason,
-            "frames_agree": agree,
+            "frames_agree": agree, "started": parent.started,
         }  # fmt: skip
         head = add_facts(made, {"parent": facts}, action="reanalysis_of", reason=request.reason)
         with Record(parent.path) as before, Record(made) as after:
@@ -167,6 +168,7 @@ def _read_parent(path: Path) -> _Parent:
         path=path,
         run_id=str(meta["run_id"]),
         head=verdict.head,
+        started=str(meta.get("started", "")),
         uri=str(info["uri"]),
         frames=int(info["frames_total"]) if whole else total.frames + total.frames_rejected,
         frames_sha256=meta.get("frames_sha256"),

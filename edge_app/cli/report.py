@@ -3,11 +3,13 @@
 import hashlib
 import json
 from pathlib import Path
+from typing import Any
 
 import click
 
 from edge_app.errors import UserError
 from edge_app.measurement.limits import load_limits
+from edge_app.measurement.verification_history import read_history
 from edge_app.recording.atomic_file import atomic_file
 from edge_app.recording.audit import utc_now
 from edge_app.recording.record_reader import find_record
@@ -29,6 +31,9 @@ __all__ = ["report"]
 @click.option("--container-ml", type=float, help="Nominal content of a container, mL.")
 @click.option("--discard-first", is_flag=True, help="Leave the first of several runs (aliquots) out of the mean.")
 @click.option("--blank", type=click.Path(path_type=Path), help="Run of a blank: a table with it taken off.")
+@click.option(
+    "--history", type=click.Path(path_type=Path), help="Verifications (edge-app verify) instead of those in the record."
+)
 @click.option("--pictures/--no-pictures", default=True, show_default=True, help="Show particle pictures.")
 @click.option("--sign", "signer", metavar="NAME", help="Sign the report electronically.")
 @click.option("--meaning", help="What the signature means, e.g. review or approval.")
@@ -43,6 +48,7 @@ def report(
     container_ml: float | None,
     discard_first: bool,
     blank: Path | None,
+    history: Path | None,
     pictures: bool,
     signer: str | None,
     meaning: str | None,
@@ -71,6 +77,7 @@ def report(
         discard_first=discard_first,
         pictures=pictures,
         blank=blank,
+        history=None if history is None else _history(history),
         limit_table=None if limits_file is None else load_limits(limits_file),
         signature=None
         if signer is None or meaning is None
@@ -98,3 +105,9 @@ def report(
         for path in written:
             click.echo(f"{path}")
         click.echo(f"SHA-256 {result['sha256']}")
+
+
+def _history(path: Path) -> list[dict[str, Any]]:
+    if not path.is_file():
+        raise UserError(f"--history: {path} is no file")
+    return read_history(path)

@@ -14,13 +14,12 @@ from edge_app.measurement.certificate import Check
 from edge_app.measurement.control_chart import charts_of, charts_svg, charts_text
 from edge_app.measurement.suitability import (
     Suitability,
-    append_history,
     check_beads,
     check_blank,
     check_calibration,
-    read_history,
     read_limits,
 )
+from edge_app.measurement.verification_history import HISTORY_FILE, append_history, read_history
 from edge_app.messaging.outbox import default_state_dir
 from edge_app.recording.atomic_file import atomic_file
 from edge_app.recording.audit import current_user, utc_now, verify_record
@@ -81,7 +80,7 @@ def verify(
         suitability = _suitability(
             settings, load_calibration(file), blank=blank, beads=beads, limits=limits, frames=frames, who=who
         )
-        place = history or default_state_dir() / "suitability.jsonl"
+        place = history or default_state_dir() / HISTORY_FILE
         read_history(place)
         append_history(place, suitability)
         _show(suitability, place, chart=chart, as_json=as_json)

@@ -111,6 +111,21 @@ class Calibration(BaseModel):
         at = at or datetime.now(timezone.utc)
         return "expired" if self.expires and at > _moment(self.expires) else "valid"
 
+    def age_days(self, at: datetime | None = None) -> float | None:
+        """Days since it was made at a moment (default: now), below 0 before; None where it was never made with beads.
+
+        Examples
+        --------
+        >>> made = nominal_calibration(um_per_px=1.33, depth_um=100).model_copy(
+        ...     update={"calibrated": True, "created": "2026-06-01T12:00:00Z"}
+        ... )
+        >>> made.age_days(datetime(2026, 6, 4, tzinfo=timezone.utc))
+        2.5
+        """
+        if not self.calibrated or not self.created:
+            return None
+        return ((at or datetime.now(timezone.utc)) - _moment(self.created)).total_seconds() / 86400
+
     def uncertainty_um(self, ecd_um: npt.NDArray[np.floating]) -> npt.NDArray[np.float64] | None:
         """Expanded uncertainty (k = 2) of the curve at given sizes, um; None where it is not known."""
         if not self.u_um:

@@ -168,6 +168,12 @@ class Verdict:
     extra_volume_ml: float | None
 
     @property
+    def beyond_volume(self) -> bool:
+        """Whether what more volume does not reduce (volume, size scale) holds the limit on its own."""
+        i = self.interval
+        return self.result == "inconclusive" and 0 < i.systematic >= abs(self.limit.maximum - i.value)
+
+    @property
     def text(self) -> str:
         """One sentence for a report."""
         i, x = self.interval, self.limit
@@ -179,7 +185,9 @@ class Verdict:
         more = ""
         if self.result == "inconclusive":
             more = (
-                "; no volume decides it at this rate"
+                "; the uncertainty of volume and size alone holds it, no further volume decides"
+                if self.beyond_volume
+                else "; no volume decides it at this rate"
                 if self.extra_volume_ml is None
                 else f"; {self.extra_volume_ml:.3g} mL more would decide it at this rate"
             )
@@ -219,15 +227,20 @@ def deciding_volume_ml(interval: Interval, limit: float) -> float | None:
     arm = math.sqrt(max(0.0, arm**2 - i.systematic**2))
     if i.counted == 0:
         return i.volume_ml * arm / room  # the upper end is a number of counts over the volume
-    if i.method in ("difference", "student", "prevalence"):
-        return i.volume_ml * (arm / room) ** 2
     counts = i.counted / i.dispersion  # as many Poisson counts as would be as uncertain
 
-    def clears(times: float) -> bool:
+    def arm_of(times: float) -> float:
         n = np.array(counts * times)
         low, high = poisson_interval(n, confidence=i.confidence)
-        arm = i.value * (high / n - 1) if limit > i.value else i.value * (1 - low / n)
-        return bool(arm <= room)
+        return float(i.value * (high / n - 1) if limit > i.value else i.value * (1 - low / n))
+
+    # An interval wider than its counts explain (aliquots that scatter, also with the systematic part in it) has only
+    # the rule of the square root.
+    if i.method in ("difference", "student", "prevalence") or (i.method == "combined" and arm > 1.1 * arm_of(1.0)):
+        return i.volume_ml * (arm / room) ** 2
+
+    def clears(times: float) -> bool:
+        return arm_of(times) <= room
 
     below, above = -20.0, 40.0  # log2 of the factor on the volume
     if not clears(2.0**above):

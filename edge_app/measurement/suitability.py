@@ -1,7 +1,5 @@
 """System suitability between calibrations: blank and beads against limits, and how the instrument drifts over time."""
 
-import hashlib
-import json
 import sys
 from dataclasses import dataclass
 from datetime import datetime, timezone
@@ -27,21 +25,19 @@ else:
     import tomli as tomllib
 
 __all__ = [
+    "SCHEMA",
     "BeadLimits",
     "BlankLimits",
     "OpticsLimits",
     "Suitability",
     "SuitabilityLimits",
-    "append_history",
     "check_beads",
     "check_blank",
     "check_calibration",
-    "read_history",
     "read_limits",
 ]
 
 SCHEMA: Final = "mfi.suitability/1"
-GENESIS: Final = "0" * 64
 _NO_UNCERTAINTY: Final = DEFAULT_FIT.model_copy(update={"bootstrap": 20})
 """The location's own uncertainty is not asked for here, and resampling is most of the work."""
 
@@ -271,55 +267,3 @@ def _crescents(now: AsymmetryMap | None, then: AsymmetryMap | None, nominal_um: 
     change, alarm = drift_of(now, then)
     limit = f"<= {ALARM_SHIFT:g} or within its error" + (f"; moved: {alarm}" if alarm else "")
     return [Check(name="asymmetry drift", value=round(change, 4), unit="of a box", limit=limit, passed=alarm is None)]
-
-
-def append_history(path: Path, suitability: Suitability) -> None:
-    """Add a verification to a history, one JSON line each; every line holds the hash of the one before.
-
-    Raises
-    ------
-    UserError
-        If the file cannot be written, or is no history.
-    """
-    lines = _lines(path)
-    tree = suitability.tree() | {
-        "previous_sha256": hashlib.sha256(lines[-1].encode()).hexdigest() if lines else GENESIS
-    }
-    try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        with path.open("a", encoding="utf-8") as out:
-            out.write(json.dumps(tree, sort_keys=True, ensure_ascii=False) + "\n")
-    except OSError as error:
-        raise UserError(f"{path}: history cannot be written ({error.strerror})") from error
-
-
-def _lines(path: Path) -> list[str]:
-    try:
-        return [line for line in path.read_text(encoding="utf-8").split("\n") if line]
-    except FileNotFoundError:
-        return []
-    except (OSError, UnicodeDecodeError) as error:
-        raise UserError(f"{path}: history cannot be read ({error})") from error
-
-
-def read_history(path: Path) -> list[dict[str, Any]]:
-    """All verifications of a history, oldest first.
-
-    Raises
-    ------
-    UserError
-        If a line is not what it was when it was written, or a line is missing before the last.
-    """
-    found: list[dict[str, Any]] = []
-    previous = GENESIS
-    for number, line in enumerate(_lines(path), 1):
-        try:
-            tree = json.loads(line)
-            good = tree["schema"] == SCHEMA and tree["previous_sha256"] == previous
-        except (ValueError, KeyError, TypeError):
-            good = False
-        if not good:
-            raise UserError(f"{path}: line {number} does not follow the line before it: the history was altered")
-        previous = hashlib.sha256(line.encode()).hexdigest()
-        found.append(tree)
-    return found

@@ -4,6 +4,7 @@ import math
 
 __all__ = [
     "NO_VALUE",
+    "age_text",
     "bin_text",
     "class_text",
     "count_text",
@@ -124,6 +125,20 @@ def duration_text(seconds: float) -> str:
         return f"{seconds:.1f} s"
     minutes, rest = divmod(round(seconds), 60)
     return f"{minutes:,d} min {rest} s"
+
+
+def age_text(days: float) -> str:
+    """An age: hours below two days, then days; from ten on without decimals.
+
+    Examples
+    --------
+    >>> age_text(0.01), age_text(0.25), age_text(3.24), age_text(41.7)
+    ('less than an hour', '6 hours', '3.2 days', '42 days')
+    """
+    if days < 2.0:
+        hours = round(24 * days)
+        return "less than an hour" if hours < 1 else "1 hour" if hours == 1 else f"{hours} hours"
+    return f"{days:.0f} days" if days >= 10 else f"{days:.1f} days"
 
 
 def bin_text(low_um: float, high_um: float) -> str:

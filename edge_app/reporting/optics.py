@@ -85,9 +85,7 @@ def optics_summary(
     return found
 
 
-def read_optics(
-    particles: Particles, total: Window, summary: Mapping[str, Any], *, pictures: bool = True
-) -> Optics:
+def read_optics(particles: Particles, total: Window, summary: Mapping[str, Any], *, pictures: bool = True) -> Optics:
     """Put together what a record tells.
 
     Parameters

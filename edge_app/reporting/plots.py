@@ -1,7 +1,7 @@
 """Diagrams as inline SVG: every bar is a link, nothing is loaded, the same data give the same bytes."""
 
 import math
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -17,6 +17,22 @@ from edge_app.reporting.number_text import (
     percent_text,
     size_text,
 )
+from edge_app.reporting.svg import (
+    LEFT,
+    RIGHT,
+    WIDTH,
+    Scale,
+    decade_text,
+    decades,
+    figure,
+    line,
+    number,
+    rect,
+    round_steps,
+    size_ticks,
+    text,
+    thinned,
+)
 
 __all__ = [
     "ScatterClass",
@@ -28,9 +44,6 @@ __all__ = [
     "size_distribution",
     "time_plot",
 ]
-
-_WIDTH = 720.0
-_LEFT, _RIGHT = 62.0, 12.0
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -86,85 +99,6 @@ class TimePoint:
     frames_lost: int
 
 
-class _Scale:
-    """Value -> place, linear or logarithmic."""
-
-    def __init__(self, low: float, high: float, start: float, end: float, *, log: bool) -> None:
-        self.low, self.high, self.log = low, high, log
-        self._a, self._b = self._map(low), self._map(high)
-        self._start, self._end = start, end
-
-    def _map(self, value: float) -> float:
-        return math.log10(value) if self.log else value
-
-    def __call__(self, value: float) -> float:
-        value = min(max(value, self.low), self.high)
-        return self._start + (self._map(value) - self._a) / (self._b - self._a) * (self._end - self._start)
-
-
-def _n(value: float) -> str:
-    """A coordinate: one decimal, no trailing zero."""
-    return f"{value:.1f}".removesuffix(".0")
-
-
-def _line(x0: float, y0: float, x1: float, y1: float, kind: str) -> str:
-    return f'<line x1="{_n(x0)}" y1="{_n(y0)}" x2="{_n(x1)}" y2="{_n(y1)}" class="{kind}"/>'
-
-
-def _text(x: float, y: float, text: str, kind: str = "tick", anchor: str = "middle", turn: bool = False) -> str:
-    rotate = f' transform="rotate(-90 {_n(x)} {_n(y)})"' if turn else ""
-    return f'<text x="{_n(x)}" y="{_n(y)}" class="{kind}" text-anchor="{anchor}"{rotate}>{escape(text)}</text>'
-
-
-def _rect(x: float, y: float, width: float, height: float, kind: str, fill: str = "") -> str:
-    colour = f' fill="{fill}"' if fill else ""
-    return f'<rect x="{_n(x)}" y="{_n(y)}" width="{_n(width)}" height="{_n(height)}" class="{kind}"{colour}/>'
-
-
-def _svg(height: float, parts: Iterable[str], *, label: str) -> Markup:
-    return Markup(
-        f'<svg class="plot" viewBox="0 0 {_n(_WIDTH)} {_n(height)}" role="img" aria-label="{escape(label)}">'
-        + "".join(parts)
-        + "</svg>"
-    )
-
-
-def _decades(low: float, high: float) -> list[float]:
-    first, last = math.floor(math.log10(low) + 1e-9), math.ceil(math.log10(high) - 1e-9)
-    return [10.0**k for k in range(first, last + 1)]
-
-
-def _decade_text(value: float) -> str:
-    """A power of ten; from a million on with a raised exponent, since there is no room for so many digits."""
-    if value >= 1e6:
-        raised = "\u2070\u00b9\u00b2\u00b3\u2074\u2075\u2076\u2077\u2078\u2079"
-        return "10" + "".join(raised[int(d)] for d in str(round(math.log10(value))))
-    return f"{value:,.0f}" if value >= 1 else f"{value:g}"
-
-
-def _round_steps(high: float, wanted: int = 4) -> list[float]:
-    """Round numbers from 0 to just above ``high``."""
-    if high <= 0:
-        return [0.0, 1.0]
-    raw = high / wanted
-    base = 10.0 ** math.floor(math.log10(raw))
-    step = next(m * base for m in (1, 2, 2.5, 5, 10) if m * base >= raw * 0.999)
-    return [k * step for k in range(math.ceil(high / step) + 1)]
-
-
-def _size_ticks(low_um: float, high_um: float) -> list[float]:
-    return [t for t in (1, 2, 3, 5, 7, 10, 15, 20, 25, 30, 40, 50, 70, 100, 150, 200, 300) if low_um <= t <= high_um]
-
-
-def _thinned(ticks: Sequence[float], scale: _Scale, gap: float = 26.0) -> list[float]:
-    """Ticks that do not touch each other; those of the reporting sizes go first."""
-    kept: list[float] = []
-    for tick in sorted(ticks, key=lambda t: (t not in (2, 5, 10, 25, 50, 70), t)):
-        if all(abs(scale(tick) - scale(k)) >= gap for k in kept):
-            kept.append(tick)
-    return sorted(kept)
-
-
 def size_distribution(bars: Sequence[SizeBar], *, colours: Mapping[str, str]) -> Markup:
     """Concentration per bin with 95 % intervals over the share of each class; every bar is a link.
 
@@ -179,67 +113,67 @@ def size_distribution(bars: Sequence[SizeBar], *, colours: Mapping[str, str]) ->
     height = top + middle + gap + low_panel + 38.0
     last = bars[-1].high_um
     end_um = bars[-1].low_um * 1.4 if math.isinf(last) else last
-    x = _Scale(bars[0].low_um, end_um, _LEFT, _WIDTH - _RIGHT, log=True)
+    x = Scale(bars[0].low_um, end_um, LEFT, WIDTH - RIGHT, log=True)
     highs = [b.interval_high for b in bars if b.interval_high > 0]
     least = [b.per_ml for b in bars if b.per_ml > 0] or [h for h in highs if math.isfinite(h)]
-    decades = _decades(min(least, default=1.0) / 2, max([*highs, 1.0]))
-    if len(decades) < 2:
-        decades.append(decades[-1] * 10)
-    y = _Scale(decades[0], decades[-1], top + middle, top, log=True)
+    powers = decades(min(least, default=1.0) / 2, max([*highs, 1.0]))
+    if len(powers) < 2:
+        powers.append(powers[-1] * 10)
+    y = Scale(powers[0], powers[-1], top + middle, top, log=True)
     base = top + middle
-    parts = [_text(15, top + middle / 2, "particles per mL in each bin", "axis", turn=True)]
-    for value in decades:
-        parts += [_line(_LEFT, y(value), _WIDTH - _RIGHT, y(value), "grid")]
-        parts += [_text(_LEFT - 6, y(value) + 3.5, _decade_text(value), anchor="end")]
+    parts = [text(15, top + middle / 2, "particles per mL in each bin", "axis", turn=True)]
+    for value in powers:
+        parts += [line(LEFT, y(value), WIDTH - RIGHT, y(value), "grid")]
+        parts += [text(LEFT - 6, y(value) + 3.5, decade_text(value), anchor="end")]
     share_top = base + gap
-    share = _Scale(0.0, 1.0, share_top + low_panel, share_top, log=False)
+    share = Scale(0.0, 1.0, share_top + low_panel, share_top, log=False)
     for value, label in ((0.0, "0 %"), (0.5, "50 %"), (1.0, "100 %")):
-        parts += [_line(_LEFT, share(value), _WIDTH - _RIGHT, share(value), "grid")]
-        parts += [_text(_LEFT - 6, share(value) + 3.5, label, anchor="end")]
+        parts += [line(LEFT, share(value), WIDTH - RIGHT, share(value), "grid")]
+        parts += [text(LEFT - 6, share(value) + 3.5, label, anchor="end")]
     for bar in bars:
         parts += _size_bar(bar, x, y, share, end_um)
         parts += _shares(bar, x, share, colours, end_um)
     axis_y = share_top + low_panel
-    parts += [_line(_LEFT, base, _WIDTH - _RIGHT, base, "base"), _line(_LEFT, axis_y, _WIDTH - _RIGHT, axis_y, "base")]
-    for tick in _thinned(_size_ticks(bars[0].low_um, end_um), x):
-        parts += [_line(x(tick), axis_y, x(tick), axis_y + 4, "base"), _text(x(tick), axis_y + 16, size_text(tick))]
-    parts += [
-        _text((_LEFT + _WIDTH - _RIGHT) / 2, axis_y + 33, "equivalent circular diameter, \N{MICRO SIGN}m", "axis")
-    ]
-    return _svg(height, parts, label="Size distribution with 95 % intervals, and share of each class by size")
+    parts += [line(LEFT, base, WIDTH - RIGHT, base, "base"), line(LEFT, axis_y, WIDTH - RIGHT, axis_y, "base")]
+    for tick in thinned(size_ticks(bars[0].low_um, end_um), x):
+        parts += [line(x(tick), axis_y, x(tick), axis_y + 4, "base"), text(x(tick), axis_y + 16, size_text(tick))]
+    parts += [text((LEFT + WIDTH - RIGHT) / 2, axis_y + 33, "equivalent circular diameter, \N{MICRO SIGN}m", "axis")]
+    return figure(height, parts, label="Size distribution with 95 % intervals, and share of each class by size")
 
 
-def _size_bar(bar: SizeBar, x: _Scale, y: _Scale, share: _Scale, end_um: float) -> list[str]:
+def _size_bar(bar: SizeBar, x: Scale, y: Scale, share: Scale, end_um: float) -> list[str]:
     left, right = x(bar.low_um), x(min(bar.high_um, end_um))
     centre, floor = (left + right) / 2, y(y.low)
     title = f"{bar.name}: {per_ml_text(bar.per_ml)} per mL ({interval_text(bar.interval_low, bar.interval_high)})"
     parts = [f'<a href="{escape(bar.href)}"><title>{escape(title)}</title>']
     # The whole column is the link, so that a low bar is as easy to hit as a high one.
-    parts += [_rect(left, y(y.high), right - left, share(0.0) - y(y.high), "hit")]
+    parts += [rect(left, y(y.high), right - left, share(0.0) - y(y.high), "hit")]
     if bar.per_ml > 0:
-        parts += [_rect(left + 0.8, y(bar.per_ml), max(right - left - 1.6, 0.8), floor - y(bar.per_ml), "bar")]
+        parts += [rect(left + 0.8, y(bar.per_ml), max(right - left - 1.6, 0.8), floor - y(bar.per_ml), "bar")]
     kind = "whisker" if bar.per_ml > 0 else "whisker none"
     upper, lower = y(bar.interval_high), y(bar.interval_low) if bar.interval_low > 0 else floor
-    parts += [_line(centre, upper, centre, lower, kind), _line(centre - 4, upper, centre + 4, upper, kind)]
+    parts += [line(centre, upper, centre, lower, kind), line(centre - 4, upper, centre + 4, upper, kind)]
     if bar.interval_low > y.low:
-        parts += [_line(centre - 4, lower, centre + 4, lower, kind)]
+        parts += [line(centre - 4, lower, centre + 4, lower, kind)]
     return [*parts, "</a>"]
 
 
-def _shares(bar: SizeBar, x: _Scale, share: _Scale, colours: Mapping[str, str], end_um: float) -> list[str]:
+def _shares(bar: SizeBar, x: Scale, share: Scale, colours: Mapping[str, str], end_um: float) -> list[str]:
     left, right = x(bar.low_um), x(min(bar.high_um, end_um))
     parts, done = [f'<a href="{escape(bar.href)}">'], 0.0
     for name, part in bar.shares.items():
         if part > 0:
             y0, y1 = share(done + part), share(done)
             title = f"<title>{escape(f'{bar.name}: {class_text(name)} {percent_text(part)}')}</title>"
-            box = _rect(left + 0.8, y0, max(right - left - 1.6, 0.8), y1 - y0, "share", colours[name])
+            box = rect(left + 0.8, y0, max(right - left - 1.6, 0.8), y1 - y0, "share", colours[name])
             parts.append(box.replace("/>", f">{title}</rect>"))
             done += part
     return [*parts, "</a>"]
 
 
-def interval_gauge(value: float, low: float, high: float, limit: float, *, state: str) -> Markup:
+def interval_gauge(
+    value: float, low: float, high: float, limit: float, *, state: str, inner: tuple[float, float] | None = None
+) -> Markup:
     """Where a value and its interval lie against a limit, on a logarithmic axis around the limit.
 
     Parameters
@@ -250,21 +184,28 @@ def interval_gauge(value: float, low: float, high: float, limit: float, *, state
         Drawn at two thirds.
     state
         ``pass``, ``fail`` or ``inconclusive``; decides the colour.
+    inner
+        Interval of the count alone, drawn within the whole one.
     """
     width, height = 240.0, 30.0
-    scale = _Scale(limit / 1000.0, limit * 30.0, 4.0, width - 4.0, log=True)
+    scale = Scale(limit / 1000.0, limit * 30.0, 4.0, width - 4.0, log=True)
     middle = 13.0
     left, right, at = (scale(max(v, limit / 1000.0)) for v in (low, high, value))
     parts = [
-        _rect(4, middle - 3, width - 8, 6, "gauge-rail"),
-        _rect(left, middle - 3, max(right - left, 2.0), 6, f"gauge-range {state}"),
-        f'<circle cx="{_n(at)}" cy="{_n(middle)}" r="4" class="gauge-dot {state}"/>',
-        _line(scale(limit), 3, scale(limit), 23, "gauge-limit"),
-        _text(scale(limit), height - 0.5, "limit", "gauge-text"),
+        rect(4, middle - 3, width - 8, 6, "gauge-rail"),
+        rect(left, middle - 3, max(right - left, 2.0), 6, f"gauge-range {state}"),
+    ]
+    if inner is not None:
+        first, last = (scale(max(v, limit / 1000.0)) for v in inner)
+        parts.append(rect(first, middle - 3, max(last - first, 1.0), 6, f"gauge-inner {state}"))
+    parts += [
+        f'<circle cx="{number(at)}" cy="{number(middle)}" r="4" class="gauge-dot {state}"/>',
+        line(scale(limit), 3, scale(limit), 23, "gauge-limit"),
+        text(scale(limit), height - 0.5, "limit", "gauge-text"),
     ]
     label = f"{per_ml_text(value)} ({interval_text(low, high)}) against a limit of {per_ml_text(limit)}"
     return Markup(
-        f'<svg class="gauge" viewBox="0 0 {_n(width)} {_n(height)}" role="img" aria-label="{escape(label)}">'
+        f'<svg class="gauge" viewBox="0 0 {number(width)} {number(height)}" role="img" aria-label="{escape(label)}">'
         + "".join(parts)
         + "</svg>"
     )
@@ -282,56 +223,56 @@ def scatter_plot(points: Sequence[ScatterClass], *, y_label: str) -> Markup:
     sizes = np.concatenate([p.x for p in points]) if points else np.empty(0)
     low = float(sizes.min()) if sizes.size else 1.0
     high = max(float(sizes.max()) if sizes.size else 10.0, low * 1.5)
-    x = _Scale(low * 0.95, high * 1.05, _LEFT, _WIDTH - _RIGHT, log=True)
-    y = _Scale(0.0, 1.0, top + panel, top, log=False)
-    parts = [_text(15, top + panel / 2, y_label, "axis", turn=True)]
+    x = Scale(low * 0.95, high * 1.05, LEFT, WIDTH - RIGHT, log=True)
+    y = Scale(0.0, 1.0, top + panel, top, log=False)
+    parts = [text(15, top + panel / 2, y_label, "axis", turn=True)]
     for value in (0.0, 0.2, 0.4, 0.6, 0.8, 1.0):
-        parts += [_line(_LEFT, y(value), _WIDTH - _RIGHT, y(value), "grid")]
-        parts += [_text(_LEFT - 6, y(value) + 3.5, f"{value:.1f}", anchor="end")]
+        parts += [line(LEFT, y(value), WIDTH - RIGHT, y(value), "grid")]
+        parts += [text(LEFT - 6, y(value) + 3.5, f"{value:.1f}", anchor="end")]
     for group in points:
         # One path per class: a round cap on a line of no length is a dot, at a tenth of a circle's bytes.
-        dots = "".join(f"M{_n(x(a))} {_n(y(b))}h0" for a, b in zip(group.x.tolist(), group.y.tolist(), strict=True))
+        dots = "".join(
+            f"M{number(x(a))} {number(y(b))}h0" for a, b in zip(group.x.tolist(), group.y.tolist(), strict=True)
+        )
         parts.append(f'<path d="{dots}" class="dots" stroke="{group.colour}"/>')
     base = top + panel
-    parts.append(_line(_LEFT, base, _WIDTH - _RIGHT, base, "base"))
-    for tick in _thinned(_size_ticks(x.low, x.high), x):
-        parts += [_line(x(tick), base, x(tick), base + 4, "base"), _text(x(tick), base + 16, size_text(tick))]
-    parts += [_text((_LEFT + _WIDTH - _RIGHT) / 2, base + 33, "equivalent circular diameter, \N{MICRO SIGN}m", "axis")]
-    return _svg(top + panel + 38, parts, label=f"Size against {y_label}, a dot per particle")
+    parts.append(line(LEFT, base, WIDTH - RIGHT, base, "base"))
+    for tick in thinned(size_ticks(x.low, x.high), x):
+        parts += [line(x(tick), base, x(tick), base + 4, "base"), text(x(tick), base + 16, size_text(tick))]
+    parts += [text((LEFT + WIDTH - RIGHT) / 2, base + 33, "equivalent circular diameter, \N{MICRO SIGN}m", "axis")]
+    return figure(top + panel + 38, parts, label=f"Size against {y_label}, a dot per particle")
 
 
 def time_plot(points: Sequence[TimePoint], *, mean_per_ml: float, y_label: str) -> Markup:
     """Concentration over the run with intervals, frames left out and lost below it."""
     top, panel, strip = 12.0, 130.0, 16.0
     start, end = points[0].t0_s, max(points[-1].t1_s, points[0].t0_s + 1e-3)
-    x = _Scale(start, end, _LEFT, _WIDTH - _RIGHT, log=False)
-    steps = _round_steps(max([p.interval_high for p in points if p.per_ml is not None] + [mean_per_ml]))
-    y = _Scale(0.0, steps[-1], top + panel, top, log=False)
-    parts = [_text(15, top + panel / 2, y_label, "axis", turn=True)]
+    x = Scale(start, end, LEFT, WIDTH - RIGHT, log=False)
+    steps = round_steps(max([p.interval_high for p in points if p.per_ml is not None] + [mean_per_ml]))
+    y = Scale(0.0, steps[-1], top + panel, top, log=False)
+    parts = [text(15, top + panel / 2, y_label, "axis", turn=True)]
     for value in steps:
-        parts += [_line(_LEFT, y(value), _WIDTH - _RIGHT, y(value), "grid")]
-        parts += [
-            _text(_LEFT - 6, y(value) + 3.5, f"{value:,.{decimals_for(steps[-1]) if value else 0}f}", anchor="end")
-        ]
-    parts.append(_line(_LEFT, y(mean_per_ml), _WIDTH - _RIGHT, y(mean_per_ml), "mean"))
+        parts += [line(LEFT, y(value), WIDTH - RIGHT, y(value), "grid")]
+        parts += [text(LEFT - 6, y(value) + 3.5, f"{value:,.{decimals_for(steps[-1]) if value else 0}f}", anchor="end")]
+    parts.append(line(LEFT, y(mean_per_ml), WIDTH - RIGHT, y(mean_per_ml), "mean"))
     base = top + panel
     for p in points:
         middle = (x(p.t0_s) + x(p.t1_s)) / 2
         if p.per_ml is not None:
-            parts.append(_line(middle, y(p.interval_low), middle, y(p.interval_high), "whisker"))
-            parts.append(f'<circle cx="{_n(middle)}" cy="{_n(y(p.per_ml))}" r="2.6" class="point"/>')
+            parts.append(line(middle, y(p.interval_low), middle, y(p.interval_high), "whisker"))
+            parts.append(f'<circle cx="{number(middle)}" cy="{number(y(p.per_ml))}" r="2.6" class="point"/>')
         width = max(x(p.t1_s) - x(p.t0_s) - 0.6, 1.2)
-        for number, kind in ((p.frames_left_out, "left-out"), (p.frames_lost, "lost")):
-            if number:
-                words = f"{number} frames {'left out' if kind == 'left-out' else 'lost'}"
-                box = _rect(x(p.t0_s), base + (3 if kind == "left-out" else 10), width, 6, kind)
+        for missing, kind in ((p.frames_left_out, "left-out"), (p.frames_lost, "lost")):
+            if missing:
+                words = f"{missing} frames {'left out' if kind == 'left-out' else 'lost'}"
+                box = rect(x(p.t0_s), base + (3 if kind == "left-out" else 10), width, 6, kind)
                 parts.append(box.replace("/>", f"><title>{words}</title></rect>"))
-    parts.append(_line(_LEFT, base, _WIDTH - _RIGHT, base, "base"))
-    step = _round_steps(end - start, 6)[1]
+    parts.append(line(LEFT, base, WIDTH - RIGHT, base, "base"))
+    step = round_steps(end - start, 6)[1]
     for k in range(math.ceil(start / step - 1e-9), math.floor(end / step + 1e-9) + 1):
-        parts.append(_text(x(k * step), base + strip + 14, f"{k * step:g}"))
-    parts.append(_text((_LEFT + _WIDTH - _RIGHT) / 2, base + strip + 30, "time in the run, s", "axis"))
-    return _svg(base + strip + 36, parts, label="Concentration over the time of the run")
+        parts.append(text(x(k * step), base + strip + 14, f"{k * step:g}"))
+    parts.append(text((LEFT + WIDTH - RIGHT) / 2, base + strip + 30, "time in the run, s", "axis"))
+    return figure(base + strip + 36, parts, label="Concentration over the time of the run")
 
 
 def replicate_plot(rows: Sequence[tuple[str, float, float, float, bool]], *, mean: float, x_label: str) -> Markup:
@@ -344,22 +285,22 @@ def replicate_plot(rows: Sequence[tuple[str, float, float, float, bool]], *, mea
     """
     top, step, left = 8.0, 18.0, 150.0
     high = max([mean, *(r[3] for r in rows)])
-    steps = _round_steps(high if high > 0 else 1.0)
-    x = _Scale(0.0, steps[-1], left, _WIDTH - _RIGHT - 16, log=False)
+    steps = round_steps(high if high > 0 else 1.0)
+    x = Scale(0.0, steps[-1], left, WIDTH - RIGHT - 16, log=False)
     base = top + step * len(rows)
-    parts = [_line(x(v), top, x(v), base, "grid") for v in steps]
-    parts += [_text(x(v), base + 15, f"{v:,.{decimals_for(steps[-1]) if v else 0}f}") for v in steps]
-    parts.append(_line(x(mean), top, x(mean), base, "mean"))
+    parts = [line(x(v), top, x(v), base, "grid") for v in steps]
+    parts += [text(x(v), base + 15, f"{v:,.{decimals_for(steps[-1]) if v else 0}f}") for v in steps]
+    parts.append(line(x(mean), top, x(mean), base, "mean"))
     for i, (label, value, low, up, counts) in enumerate(rows):
         middle = top + step * (i + 0.5)
         kind = "" if counts else " none"
         parts += [
-            _text(left - 10, middle + 3.5, label, anchor="end"),
-            _line(x(low), middle, x(up), middle, "whisker" + kind),
+            text(left - 10, middle + 3.5, label, anchor="end"),
+            line(x(low), middle, x(up), middle, "whisker" + kind),
         ]
-        parts.append(f'<circle cx="{_n(x(value))}" cy="{_n(middle)}" r="3.6" class="point{kind}"/>')
+        parts.append(f'<circle cx="{number(x(value))}" cy="{number(middle)}" r="3.6" class="point{kind}"/>')
     parts += [
-        _line(left, base, _WIDTH - _RIGHT - 16, base, "base"),
-        _text((left + _WIDTH) / 2, base + 31, x_label, "axis"),
+        line(left, base, WIDTH - RIGHT - 16, base, "base"),
+        text((left + WIDTH) / 2, base + 31, x_label, "axis"),
     ]
-    return _svg(base + 36, parts, label="Replicates with 95 % intervals")
+    return figure(base + 36, parts, label="Replicates with 95 % intervals")

@@ -1,38 +1,27 @@
 """The report: records in, one HTML file out that needs nothing else."""
 
 import math
-from collections.abc import Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
-from importlib import resources
 from pathlib import Path
 from typing import Any, Final
 
-import jinja2
-import numpy as np
 from markupsafe import Markup
 
 from edge_app import __version__
 from edge_app.errors import UserError
-from edge_app.measurement.concentration import Interval, difference, interval_per_ml
-from edge_app.measurement.histogram import REPORTING_EDGES_UM
-from edge_app.measurement.limits import LimitTable, Standard, compare, load_limits
-from edge_app.measurement.limits import Verdict as LimitVerdict
+from edge_app.measurement.control_chart import ControlChart, charts_of
+from edge_app.measurement.limits import LimitTable, Standard, load_limits
 from edge_app.measurement.pixel_guideline import pixel_guideline
-from edge_app.measurement.replicates import Replicates, replicates
-from edge_app.measurement.uncertainty import Budget, InputUncertainties, local_exponent, uncertainty_budget
+from edge_app.measurement.verification_history import Entry
 from edge_app.measurement.window import REJECTION_REASONS
-from edge_app.reporting.number_text import (
-    NO_VALUE,
-    bin_text,
-    class_text,
-    count_text,
-    duration_text,
-    interval_text,
-    per_ml_text,
-    percent_text,
-    size_text,
-    volume_text,
-)
+from edge_app.reporting.aliquots import AliquotSize, aliquot_sizes, blank_sizes
+from edge_app.reporting.budgets import MAIN_SIZES_UM, SizeResult, class_uncertainties, mean_result, size_result
+from edge_app.reporting.control_plot import control_plot
+from edge_app.reporting.flags import Flag, failed_checks
+from edge_app.reporting.limit_comparison import LimitComparison, LimitRow, compare_with_limits
+from edge_app.reporting.number_text import bin_text, interval_text, size_text, volume_text
+from edge_app.reporting.page import asset, css_string, page_environment
 from edge_app.reporting.plots import (
     SizeBar,
     interval_gauge,
@@ -41,14 +30,10 @@ from edge_app.reporting.plots import (
     size_distribution,
     time_plot,
 )
-from edge_app.reporting.run_facts import Flag, RunFacts, read_run
+from edge_app.reporting.run_facts import RunFacts, read_run
+from edge_app.reporting.trace import trace_rows
 
-__all__ = ["Comparison", "ReportSignature", "build_report"]
-
-REPORT_METHOD: Final = "light obscuration"
-"""Method whose limits are compared with: the one that counts in a liquid, as flow imaging does."""
-_MAIN_SIZES_UM: Final = (10.0, 25.0)
-"""Sizes of the pharmacopoeias' limits: the ones that get a budget and a diagram of aliquots."""
+__all__ = ["ReportSignature", "build_report"]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -58,35 +43,6 @@ class ReportSignature:
     name: str
     meaning: str
     time: str
-
-
-@dataclass(frozen=True, kw_only=True)
-class Comparison:
-    """A standard and each of its limits; sizes below the reporting limit are named, not compared."""
-
-    standard: Standard
-    method: str
-    verdicts: tuple[LimitVerdict, ...]
-    below_reporting: tuple[float, ...]
-
-
-@dataclass(frozen=True, kw_only=True)
-class _ReplicateSize:
-    """Aliquots at one size."""
-
-    size_um: float
-    all: tuple[Interval, ...]
-    summary: Replicates
-
-
-@dataclass(frozen=True, kw_only=True)
-class _BlankSize:
-    """Sample and blank at one size, and what is left."""
-
-    size_um: float
-    sample: Interval
-    blank: Interval
-    rest: Interval
 
 
 def build_report(
@@ -99,6 +55,7 @@ def build_report(
     signature: ReportSignature | None = None,
     pictures: bool = True,
     blank: Path | None = None,
+    history: Sequence[Entry] | None = None,
 ) -> bytes:
     """Make the report of a run, or of several aliquots of one sample.
 
@@ -122,6 +79,8 @@ def build_report(
         False: leave the pictures out, where they may not be handed on.
     blank
         Record of a blank: its concentrations and the differences get a table of their own; no other number changes.
+    history
+        Verifications of the instrument (``read_history``), instead of those that each record kept at its start.
 
     Returns
     -------
@@ -142,28 +101,31 @@ def build_report(
     if discard_first and len(runs) < 2:
         raise UserError("the first of 1 aliquots is discarded: none is left")
     facts = [
-        read_run(path, number=i, container_ml=container_ml, pictures=pictures) for i, path in enumerate(runs, start=1)
+        read_run(path, number=i, container_ml=container_ml, pictures=pictures, history=history)
+        for i, path in enumerate(runs, start=1)
     ]
     ids = [f.run_id for f in facts]
     if len(set(ids)) != len(ids):
         raise UserError(f"the same run is named twice: {', '.join(sorted({i for i in ids if ids.count(i) > 1}))}")
     multiple = len(facts) > 1
     blank_facts = None if blank is None else read_run(blank, number=0, pictures=False)
-    sizes = _replicate_sizes(facts, discard_first=discard_first) if multiple else []
+    sizes = aliquot_sizes(facts, discard_first=discard_first) if multiple else []
     used = facts[1:] if discard_first else facts
     standards = [(limit_table or load_limits())[name] for name in limits]
+    means = {s.size_um: mean_result(s.summary.mean, used) for s in sizes}
     context = {
         "version": __version__,
         "title": _title(facts),
-        "footer": _css_string(", ".join(ids) if len(ids) < 3 else f"{ids[0]} and {len(ids) - 1} more"),
-        "alarm": _css_string(
+        "footer": css_string(", ".join(ids) if len(ids) < 3 else f"{ids[0]} and {len(ids) - 1} more"),
+        "alarm": css_string(
             " - ".join(dict.fromkeys(x.title for f in facts for x in f.flags if x.severity == "error")).upper()
         ),
         "runs": [_View(f) for f in facts],
         "multiple": multiple,
         "flags": _common_flags(facts),
         "container_ml": container_ml,
-        "comparisons": _comparisons(facts, sizes, standards, container_ml),
+        "comparisons": _comparisons(facts, means, standards, container_ml),
+        "mean_results": list(means.values()),
         "no_limits": _no_limits(facts, limits),
         "no_pictures": "No picture is in this record."
         if pictures
@@ -171,10 +133,10 @@ def build_report(
         "discard_first": discard_first,
         "replicate_sizes": sizes,
         "blank": blank_facts,
-        "blank_sizes": [] if blank_facts is None else _blank_sizes(facts, sizes, blank_facts),
+        "blank_sizes": [] if blank_facts is None else blank_sizes(facts, sizes, blank_facts),
         "replicate_note": sizes[0].summary.note if sizes else "",
         "replicate_plots": [
-            _replicate_plot(s, ids, discard_first=discard_first) for s in sizes if s.size_um in _MAIN_SIZES_UM
+            _replicate_plot(s, ids, discard_first=discard_first) for s in sizes if s.size_um in MAIN_SIZES_UM
         ],
         "volume_ml": sum(f.total.volume_ml for f in used),
         "frames": sum(f.total.frames for f in used),
@@ -182,10 +144,10 @@ def build_report(
         "interval_note": _interval_note(facts[0]),
         "signature": signature,
         "reasons": REJECTION_REASONS,
-        "css": Markup(_asset("report.css")),
-        "js": Markup(_asset("report.js")),
+        "css": asset("report.css"),
+        "js": asset("report.js"),
     }
-    text = _environment().get_template("report.html.j2").render(context)
+    text = page_environment(_FILTERS).get_template("report.html.j2").render(context)
     return (text.rstrip() + "\n").encode()
 
 
@@ -193,35 +155,26 @@ class _View:
     """A run as the template sees it: its facts and a few words made of them."""
 
     def __init__(self, facts: RunFacts) -> None:
-        self._facts = facts
+        self.facts = facts
 
     def __getattr__(self, name: str) -> Any:
-        return getattr(self._facts, name)
+        return getattr(self.facts, name)
 
     @property
     def bundle_name(self) -> str:
-        bundle = self._facts.meta.get("bundle") or {}
+        bundle = self.facts.meta.get("bundle") or {}
         return str(bundle.get("name") or "none")
 
     @property
     def bundle_note(self) -> str:
-        bundle = self._facts.meta.get("bundle") or {}
+        bundle = self.facts.meta.get("bundle") or {}
         words = [f"version {bundle['version']}"] if bundle.get("version") else []
         words += [f"{bundle['backend']} {bundle.get('backend_version', '')}".strip()] if bundle.get("backend") else []
         return ", ".join(words)
 
     @property
     def scatter_shown(self) -> int:
-        return sum(len(g.x) for g in self._facts.scatter)
-
-
-def _asset(name: str) -> str:
-    return (resources.files("edge_app.reporting") / "templates" / name).read_text(encoding="utf-8")
-
-
-def _css_string(text: str) -> Markup:
-    """Text that can stand between quotes in a style sheet: everything but plain characters becomes an escape."""
-    return Markup("".join(c if c.isascii() and (c.isalnum() or c in " -_,.") else f"\\{ord(c):x} " for c in text))
+        return sum(len(g.x) for g in self.facts.scatter)
 
 
 def _title(facts: Sequence[RunFacts]) -> str:
@@ -246,74 +199,21 @@ def _common_flags(facts: Sequence[RunFacts]) -> list[Flag]:
     return found
 
 
-def _replicate_sizes(facts: Sequence[RunFacts], *, discard_first: bool) -> list[_ReplicateSize]:
-    limit = max(f.reporting_limit_um for f in facts)
-    empty = [f.run_id for f in facts if f.series is None]
-    if empty:
-        raise UserError(f"{', '.join(empty)}: nothing was analysed, no mean can be made")
-    sizes = []
-    for size_um in REPORTING_EDGES_UM:
-        if size_um < limit:
-            continue
-        aliquots = tuple(interval_per_ml(f.series, size_um) for f in facts if f.series is not None)
-        sizes.append(
-            _ReplicateSize(size_um=size_um, all=aliquots, summary=replicates(aliquots, discard_first=discard_first))
-        )
-    return sizes
-
-
-def _blank_sizes(facts: Sequence[RunFacts], sizes: Sequence[_ReplicateSize], blank: RunFacts) -> list[_BlankSize]:
-    """Sample (of several runs: their mean) less blank at each reported size."""
-    if blank.run_id in {f.run_id for f in facts}:
-        raise UserError(f"{blank.run_id}: is the sample and its own blank")
-    series = facts[0].series
-    if blank.series is None or series is None:
-        empty = blank.run_id if blank.series is None else facts[0].run_id
-        raise UserError(f"{empty}: nothing was analysed, no blank can be taken off")
-    means = {s.size_um: s.summary.mean for s in sizes}
-    limit = max(f.reporting_limit_um for f in (*facts, blank))
-    found = []
-    for size_um in REPORTING_EDGES_UM:
-        if size_um >= limit:
-            sample = means[size_um] if len(facts) > 1 else interval_per_ml(series, size_um)
-            other = interval_per_ml(blank.series, size_um)
-            found.append(_BlankSize(size_um=size_um, sample=sample, blank=other, rest=difference(sample, other)))
-    return found
-
-
 def _comparisons(
     facts: Sequence[RunFacts],
-    sizes: Sequence[_ReplicateSize],
+    means: dict[float, SizeResult],
     standards: Sequence[Standard],
     container_ml: float | None,
-) -> list[Comparison]:
+) -> list[LimitComparison]:
     first = facts[0]
     if container_ml is None or first.series is None:
         return []
-    found = []
-    for standard in standards:
-        verdicts, below = [], []
-        for limit in standard.applicable(container_ml, method=REPORT_METHOD):
-            if limit.size_um < max(f.reporting_limit_um for f in facts):
-                below.append(limit.size_um)
-                continue
-            if len(facts) > 1:
-                mean = next((s.summary.mean for s in sizes if s.size_um == limit.size_um), None)
-                if mean is None:
-                    raise UserError(f"{standard.name}: limit at {limit.size_um:g} um is none of the reporting sizes")
-                interval = mean
-            else:
-                interval = interval_per_ml(first.series, limit.size_um)
-            verdicts.append(compare(standard, limit, interval, container_ml=container_ml))
-        found.append(
-            Comparison(
-                standard=standard,
-                method=REPORT_METHOD,
-                verdicts=tuple(verdicts),
-                below_reporting=tuple(below),
-            )
-        )
-    return found
+    return compare_with_limits(
+        standards,
+        container_ml=container_ml,
+        reporting_limit_um=max(f.reporting_limit_um for f in facts),
+        result_at=means.get if len(facts) > 1 else lambda size_um: size_result(first, size_um),
+    )
 
 
 def _no_limits(facts: Sequence[RunFacts], limits: Sequence[str]) -> str:
@@ -331,28 +231,6 @@ def _interval_note(facts: RunFacts) -> str:
 # -- filters ---------------------------------------------------------------------------------------------------------
 
 
-def _interval(interval: Interval) -> str:
-    return interval_text(interval.low, interval.high)
-
-
-def _when(text: str) -> str:
-    """ISO time as a reader writes it, to the second."""
-    return text.replace("T", " ").split(".")[0].removesuffix("Z") + " UTC" if text else NO_VALUE
-
-
-def _when_short(text: str) -> str:
-    return _when(text).removesuffix(" UTC")
-
-
-def _sentence(text: str) -> str:
-    return f"{text[:1].upper()}{text[1:].rstrip('.')}." if text else ""
-
-
-def _size_plain(size_um: float) -> str:
-    """A size that is no round number by design: two decimals at most."""
-    return f"{size_um:.2f}".rstrip("0").rstrip(".")
-
-
 def _pixels(run: _View) -> str:
     """The guideline on pixels per particle, empty where frame size or scale are not known."""
     width, height = run.info.get("width_px"), run.info.get("height_px")
@@ -367,33 +245,48 @@ def _pixels(run: _View) -> str:
     return found.text.replace(" um", " \N{MICRO SIGN}m")
 
 
-def _number(value: float) -> str:
-    return f"{value:.3g}" if value and abs(value) < 1 else per_ml_text(value)
-
-
-def _unit(text: str) -> str:
-    return {"um": "\N{MICRO SIGN}m", "mm2": "mm\N{SUPERSCRIPT TWO}"}.get(text, text)
-
-
-def _probability(value: float | None) -> str:
-    if value is None:
-        return NO_VALUE
-    return "< 0.001" if value < 0.001 else f"{value:.3f}"
-
-
-def _position(verdict: LimitVerdict) -> str:
+def _position(row: LimitRow) -> str:
+    verdict = row.verdict
     if verdict.result == "pass":
         return "interval at or below the limit"
     if verdict.result == "fail":
         return "interval above the limit"
+    if verdict.beyond_volume:
+        return "volume and size scale alone reach the limit: no further volume decides, a better calibration may"
     if verdict.extra_volume_ml is None:
         return "no volume decides it at this rate"
     return f"{volume_text(verdict.extra_volume_ml)} more would decide it at this rate"
 
 
-def _gauge(verdict: LimitVerdict) -> Markup:
-    i = verdict.interval
-    return interval_gauge(i.value, i.low, i.high, verdict.limit.maximum, state=verdict.result)
+def _gauge(row: LimitRow) -> Markup:
+    i = row.verdict.interval
+    return interval_gauge(
+        i.value, i.low, i.high, row.verdict.limit.maximum, state=row.verdict.result,
+        inner=(row.counting_low, row.counting_high),
+    )  # fmt: skip
+
+
+def _counting(row: LimitRow) -> str:
+    return interval_text(row.counting_low, row.counting_high)
+
+
+def _results(run: _View) -> list[SizeResult | None]:
+    """All particles at each size of the table; None where it is not reported."""
+    return [size_result(run.facts, size_um) for size_um in run.table.sizes_um]
+
+
+def _main_results(run: _View) -> list[SizeResult]:
+    """All particles at the sizes of the pharmacopoeias."""
+    return [r for r in (size_result(run.facts, s) for s in MAIN_SIZES_UM) if r is not None]
+
+
+def _by_class(run: _View, size_um: float) -> Any:
+    return class_uncertainties(run.facts, size_um)
+
+
+def _charts(run: _View) -> list[ControlChart]:
+    """Control charts of the verifications known to the run; from two on, since one point shows no course."""
+    return [c for c in charts_of(run.verification.history) if len(c.values) > 1]
 
 
 def _size_plot(run: _View) -> Markup:
@@ -408,7 +301,7 @@ def _over_time(run: _View) -> Markup:
     return time_plot(run.time, mean_per_ml=run.time_mean, y_label="per mL")
 
 
-def _replicate_plot(size: _ReplicateSize, ids: Sequence[str], *, discard_first: bool) -> Markup:
+def _replicate_plot(size: AliquotSize, ids: Sequence[str], *, discard_first: bool) -> Markup:
     rows = [
         (f"{k} \N{MIDDLE DOT} {run_id[:16]}", a.value, a.low, a.high, not (discard_first and k == 1))
         for k, (a, run_id) in enumerate(zip(size.all, ids, strict=True), start=1)
@@ -426,82 +319,9 @@ def _bar_interval(bar: SizeBar) -> str:
     return interval_text(bar.interval_low, bar.interval_high)
 
 
-def _budgets(run: _View) -> list[Budget]:
-    """Budgets of all particles at and above 10 and 25 um."""
-    if run.series is None:
-        return []
-    calibration, lost = run.calibration, 0.0 if run.coincidence is None else run.coincidence.lost_share
-    field = run.field_mm
-    found = []
-    for size_um in _MAIN_SIZES_UM:
-        if size_um < run.reporting_limit_um:
-            continue
-        inputs = InputUncertainties()
-        known = None if calibration is None else calibration.uncertainty_um(np.array([size_um]))
-        if calibration is not None and known is not None:
-            # The certificate states k = 2.
-            inputs = InputUncertainties(size_um=float(known[0]) / 2.0, basis=f"certificate {calibration.id}")
-        elif run.calibration_state == "valid":
-            inputs = InputUncertainties(basis="assumed, the calibration states none")
-        found.append(
-            uncertainty_budget(
-                interval_per_ml(run.series, size_um),
-                exponent=local_exponent(run.series, size_um),
-                inputs=inputs,
-                frame_area_mm2=None if field is None else field[0] * field[1],
-                depth_um=None if calibration is None else calibration.depth_um,
-                lost_share=lost,
-            )
-        )
-    return found
-
-
-def _budget_text(budget: Budget) -> str:
-    relative = f" ({percent_text(budget.expanded / budget.value)})" if budget.value > 0 else ""
-    return f"{per_ml_text(budget.value)} \N{PLUS-MINUS SIGN} {per_ml_text(budget.expanded)} per mL{relative}, k = 2"
-
-
-def _trace(run: _View) -> list[tuple[str, str, bool]]:
-    """Rows of name, value and whether it is a hash or a code."""
-    meta, identity, info, audit = run.meta, run.identity, run.info, run.audit
-    bundle, software = meta.get("bundle") or {}, meta.get("software") or {}
-    state = f"verified: OK, {count_text(run.audit_entries)} entries" if audit.ok else f"BROKEN: {audit.first_broken}"
-    rows = [
-        ("run", run.run_id, True),
-        ("record", run.path.name, True),
-        ("state", f"{run.state}{', ' + _when(run.ended) if run.ended else ''}", False),
-        ("source", str(info.get("uri", NO_VALUE)), True),
-        ("frames, SHA-256", str(meta.get("frames_sha256") or "not kept"), True),
-        ("settings, SHA-256", run.settings_sha256, True),
-        ("model", f"{bundle.get('name', NO_VALUE)} {bundle.get('version', '')}".strip(), False),
-        ("model, SHA-256", str(identity.get("model_sha256", NO_VALUE)), True),
-        ("calibration", str(identity.get("calibration_id", NO_VALUE)), True),
-        ("calibration, SHA-256", str(identity.get("calibration_sha256", NO_VALUE)), True),
-        ("pipeline id", str(identity.get("pipeline_id", NO_VALUE)), True),
-        *((f"step {k}", str(step), True) for k, step in enumerate(identity.get("steps") or (), start=1)),
-        ("audit chain", state, False),
-        ("audit chain, head", run.audit_head, True),
-        ("software of the run", ", ".join(f"{k} {v}" for k, v in sorted(software.items())) or NO_VALUE, False),
-        ("software of the report", f"edge-app {__version__}", False),
-    ]
-    details = info.get("details") or {}
-    extra = [(k, v) for k, v in sorted(details.items()) if isinstance(v, (str, int, float)) and k != "instrument"]
-    return rows + [(f"source, {key.replace('_', ' ')}", str(value), False) for key, value in extra]
-
-
-def _environment() -> jinja2.Environment:
-    environment = jinja2.Environment(
-        loader=jinja2.PackageLoader("edge_app.reporting"),
-        autoescape=True,
-        undefined=jinja2.StrictUndefined,
-        trim_blocks=False,
-        keep_trailing_newline=True,
-    )
-    environment.filters.update(
-        per_ml=per_ml_text, interval=_interval, count=count_text, percent=percent_text, size=size_text,
-        size2=_size_plain, volume=volume_text, words=class_text, when=_when, when_short=_when_short, sentence=_sentence,
-        number=_number, unit=_unit, probability=_probability, position=_position, gauge=_gauge, size_plot=_size_plot,
-        shape_plot=_shape_plot, over_time=_over_time, bin_name=_bin_name, bar_interval=_bar_interval, budgets=_budgets,
-        budget_text=_budget_text, trace=_trace, pixels=_pixels, duration=duration_text,
-    )  # fmt: skip
-    return environment
+_FILTERS: Final[Mapping[str, Callable[..., Any]]] = {
+    "pixels": _pixels, "position": _position, "gauge": _gauge, "counting": _counting, "results": _results,
+    "main_results": _main_results, "by_class": _by_class, "charts": _charts, "control_plot": control_plot,
+    "size_plot": _size_plot, "shape_plot": _shape_plot, "over_time": _over_time, "bin_name": _bin_name,
+    "bar_interval": _bar_interval, "trace": trace_rows, "failed_checks": failed_checks,
+}  # fmt: skip

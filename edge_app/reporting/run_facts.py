@@ -4,18 +4,20 @@ import hashlib
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from datetime import datetime
+from datetime import datetime, timezone
 from itertools import pairwise
 from pathlib import Path
-from typing import Any, Final, Literal
+from typing import Any, Final
 
 import numpy as np
 import rfc8785
 
+from edge_app.classification.palette import class_colours
 from edge_app.measurement.calibration import Calibration, CalibrationState
 from edge_app.measurement.coincidence import Coincidence, coincidence_of
 from edge_app.measurement.concentration import CountSeries, interval_per_ml
 from edge_app.measurement.histogram import REPORTING_EDGES_UM
+from edge_app.measurement.verification_history import Entry, VerificationState, state_at
 from edge_app.measurement.window import REJECTION_REASONS, Window
 from edge_app.recording.audit import Verdict, verify_record
 from edge_app.recording.event import RecordedEvent
@@ -24,28 +26,19 @@ from edge_app.recording.pictures import sample_keys
 from edge_app.recording.record_reader import Record, open_record
 from edge_app.recording.signature import ACTION as SIGNED
 from edge_app.reporting.class_correction import CorrectedClasses, corrected_classes
+from edge_app.reporting.flags import Flag, run_flags
 from edge_app.reporting.gallery import Gallery, PictureEntry, galleries, register
 from edge_app.reporting.number_text import bin_text
 from edge_app.reporting.optics import Optics, read_optics
-from edge_app.reporting.palette import class_colours
 from edge_app.reporting.particle_list import pack_particle_list
 from edge_app.reporting.plots import ScatterClass, SizeBar, TimePoint
 from edge_app.reporting.size_table import SizeTable, count_series, size_table
 
-__all__ = ["BinRow", "Flag", "RunFacts", "read_run"]
+__all__ = ["BinRow", "RunFacts", "read_run"]
 
 SCATTER_POINTS: Final = 2000
 TIME_POINTS: Final = 48
 MOST_EVENTS: Final = 200
-
-
-@dataclass(frozen=True, kw_only=True)
-class Flag:
-    """Something that the reader must know before any number."""
-
-    severity: Literal["info", "warning", "error"]
-    title: str
-    text: str
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -97,6 +90,8 @@ class RunFacts:
     optics: Optics
     calibration: Calibration | None
     calibration_state: CalibrationState
+    calibration_age_days: float | None
+    verification: VerificationState
     events: tuple[RecordedEvent, ...]
     events_left_out: int
     settings_sha256: str
@@ -235,61 +230,22 @@ def _audit_head(record: Record) -> tuple[str, int]:
     return head, number
 
 
-def _calibration_state(calibration: Calibration | None, started: str) -> CalibrationState:
-    if calibration is None:
-        return "not_calibrated"
+def _moment_of(meta: Mapping[str, Any]) -> datetime:
+    """When the frames were taken: the start of the run or, of a reanalysis, of the run that saw them first."""
+    text = str((meta.get("parent") or {}).get("started") or meta.get("started", ""))
     try:
-        moment = datetime.fromisoformat(started.replace("Z", "+00:00"))
+        moment = datetime.fromisoformat(text.replace("Z", "+00:00"))
     except ValueError:
-        return calibration.state()
-    return calibration.state(moment)
+        return datetime.now(timezone.utc)
+    return moment if moment.tzinfo else moment.replace(tzinfo=timezone.utc)
 
 
-def _flags(
-    *,
-    audit: Verdict,
-    finished: Mapping[str, Any] | None,
-    calibration: Calibration | None,
-    state: CalibrationState,
-    simulated: bool,
-    total: Window,
-    overlap: Coincidence | None,
-    knows_losses: bool,
-) -> tuple[Flag, ...]:
-    flags: list[Flag] = []
-
-    def add(severity: Literal["info", "warning", "error"], title: str, text: str) -> None:
-        flags.append(Flag(severity=severity, title=title, text=text))
-
-    if not audit.ok:
-        add("error", "Record altered", f"The audit chain of the run record is broken: {audit.first_broken}.")
-    if state == "not_calibrated":
-        name = "none" if calibration is None else calibration.id
-        add(
-            "error",
-            "Not calibrated",
-            f"Sizes and volume come from {name}, not from a bead calibration of this instrument. "
-            "Every size, and every concentration at and above a size, is indicative only.",
-        )
-    elif state == "expired" and calibration is not None:
-        add("error", "Calibration expired", f"{calibration.id} expired on {calibration.expires}, before this run.")
-    if finished is None:
-        add("warning", "Run not finished", "The record was still open when this report was made.")
-    elif finished.get("state") not in ("completed", "stopped"):
-        add(
-            "warning",
-            "Run interrupted",
-            f"The record was closed as {finished.get('state')}; it holds every closed window.",
-        )
-    if simulated:
-        add("info", "Simulated data", "The frames come from the built-in simulator, not from a sample.")
-    if total.frames == 0:
-        add("warning", "Nothing analysed", "No frame was analysed, so that no concentration can be given.")
-    if overlap is not None and overlap.dilute:
-        add("warning", "Too concentrated", f"{overlap.advice[0].upper()}{overlap.advice[1:]}.")
-    if not knows_losses:
-        add("info", "Lost frames", "The source cannot tell whether frames were lost.")
-    return tuple(flags)
+def _verification(meta: Mapping[str, Any], moment: datetime, history: Sequence[Entry] | None) -> VerificationState:
+    """From a history that was given, else from what the record kept at its start."""
+    kept = meta.get("verification") or {}
+    if history is not None:
+        return state_at(history, moment)
+    return state_at(kept.get("history") or (), moment, problem=str(kept.get("problem") or ""))
 
 
 def read_run(
@@ -299,6 +255,7 @@ def read_run(
     container_ml: float | None = None,
     run_id: str | None = None,
     pictures: bool = True,
+    history: Sequence[Entry] | None = None,
 ) -> RunFacts:
     """Read a record and work out everything the report shows.
 
@@ -314,6 +271,8 @@ def read_run(
         Which record of the folder.
     pictures
         False: leave the pictures out.
+    history
+        Verifications of the instrument (``read_history``) instead of those that the record kept when it was made.
 
     Raises
     ------
@@ -321,10 +280,12 @@ def read_run(
         If there is no record or it cannot be read.
     """
     with open_record(path, run_id=run_id) as record, record.snapshot():
-        return _read(record, key=f"r{number}", container_ml=container_ml, pictures=pictures)
+        return _read(record, key=f"r{number}", container_ml=container_ml, pictures=pictures, history=history)
 
 
-def _read(record: Record, *, key: str, container_ml: float | None, pictures: bool) -> RunFacts:
+def _read(
+    record: Record, *, key: str, container_ml: float | None, pictures: bool, history: Sequence[Entry] | None
+) -> RunFacts:
     meta = record.meta
     summary, info, settings = (meta.get(k) or {} for k in ("summary", "info", "settings"))
     windows = list(record.windows())
@@ -345,8 +306,10 @@ def _read(record: Record, *, key: str, container_ml: float | None, pictures: boo
     audit = verify_record(record.path)
     audit_head, audit_entries = _audit_head(record)
     overlap = _coincidence(particles, total, meta, calibration)
-    started = str(meta.get("started", ""))
-    state = _calibration_state(calibration, started)
+    moment = _moment_of(meta)
+    state: CalibrationState = "not_calibrated" if calibration is None else calibration.state(moment)
+    age_days = None if calibration is None else calibration.age_days(moment)
+    verification = _verification(meta, moment, history)
     finished = meta.get("finished")
     events = [e for e in record.events() if e.kind != SIGNED]
     counts = total.histogram.counts
@@ -356,7 +319,7 @@ def _read(record: Record, *, key: str, container_ml: float | None, pictures: boo
         run_id=record.run_id,
         sample=str(meta.get("sample") or ""),
         operator=str(meta.get("operator") or ""),
-        started=started,
+        started=str(meta.get("started", "")),
         ended=str((finished or {}).get("time", "")),
         state=str((finished or {}).get("state", "unfinished")),
         info=info,
@@ -399,17 +362,21 @@ def _read(record: Record, *, key: str, container_ml: float | None, pictures: boo
         optics=read_optics(particles.particles, total, summary, pictures=pictures),
         calibration=calibration,
         calibration_state=state,
+        calibration_age_days=age_days,
+        verification=verification,
         events=tuple(events[:MOST_EVENTS]),
         events_left_out=max(0, len(events) - MOST_EVENTS),
         settings_sha256=hashlib.sha256(rfc8785.dumps(settings)).hexdigest(),
         audit=audit,
         audit_head=audit_head,
         audit_entries=audit_entries,
-        flags=_flags(
+        flags=run_flags(
             audit=audit,
             finished=finished,
             calibration=calibration,
             state=state,
+            age_days=age_days,
+            verification=verification,
             simulated=info.get("kind") == "sim",
             total=total,
             overlap=overlap,

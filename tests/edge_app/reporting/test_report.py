@@ -62,8 +62,30 @@ def test_a_comparison_informs_and_never_certifies(simulated: Path) -> None:
 def test_an_open_comparison_says_what_would_decide_it(simulated: Path) -> None:
     facts = read_run(simulated)
     value = next(r for r in facts.table.rows if r.kind == "all").cells[2].per_ml.value
-    text = text_of(build_report([simulated], limits=["usp-788"], container_ml=6000.0 / value * 0.98))
-    assert re.search(r"\? inconclusive [\d.]+ (mL|µL) more would decide it at this rate", text)
+
+    def words(share_of_limit: float) -> str:
+        text = text_of(build_report([simulated], limits=["usp-788"], container_ml=6000.0 / value * share_of_limit))
+        row = text[text.index("\N{GREATER-THAN OR EQUAL TO} 10 µm per container") :]
+        return row[: row.index("25 µm per container")]
+
+    assert re.search(r"\? inconclusive [\d.]+ (mL|µL) more would decide it at this rate", words(0.75))
+    near = words(0.98)
+    assert "? inconclusive volume and size scale alone reach the limit: no further volume decides" in near
+    assert "volume, size scale ±" in near
+
+
+def test_the_budget_tells_what_volume_shrinks_and_what_it_does_not(simulated: Path) -> None:
+    text = text_of(build_report([simulated]))
+    budget = text[text.index("Uncertainty budget, particles ≥ 10 µm") :]
+    places = [
+        budget.index(words)
+        for words in (
+            "random: shrinks with the analysed volume", " count ", "systematic: no volume shrinks it", "field area",
+            "size scale", "coincidence", "all systematic parts", "combined",
+        )
+    ]  # fmt: skip
+    assert places == sorted(places)
+    assert "with volume and size scale the same, interval with k = 2" in text
 
 
 def test_same_record_same_bytes(simulated: Path) -> None:

@@ -9,6 +9,7 @@ import click
 
 from edge_app.classification.bundle import SHIPPED, Bundle
 from edge_app.cli.one_line_errors import OneLineErrors
+from training.datasets.commands import data_command
 
 __all__ = ["main"]
 
@@ -16,6 +17,9 @@ __all__ = ["main"]
 @click.group(cls=OneLineErrors, help="Train, measure and rebuild the particle classifier.")
 def main() -> None:
     """Declare the commands."""
+
+
+main.add_command(data_command)
 
 
 @main.command(epilog="Example: python -m training fit --data pictures --groups groups.csv --out my-bundle")

@@ -1,139 +1,52 @@
-"""A folder per class and a file that says what belongs together: a lab's own labelled pictures."""
+"""A folder per class and something that says what belongs together: a lab's own labelled pictures."""
 
 from __future__ import annotations
 
-import csv
-from dataclasses import dataclass
+from collections import Counter
 from pathlib import Path
+from typing import Final
 
-import cv2
 import numpy as np
-import numpy.typing as npt
 
-from edge_app.capture.crops import iterate_crops
-from edge_app.capture.problems import Problems
-from edge_app.classification.crops import CropGeometry, Crops, cut_crops
-from edge_app.classification.tight_crops import background_levels, crops_of_pictures, divide_by_level
+from edge_app.capture.crops import MIN_SIDE_PX
+from edge_app.capture.image_files import (
+    IMAGE_SUFFIXES,
+    GreyScaling,
+    ImageFileError,
+    Picture,
+    list_images,
+    read_pictures,
+)
+from edge_app.classification.tight_crops import background_levels
 from edge_app.errors import UserError
-from training.datasets.labelled import LabelledCrops
+from training.datasets.groups import GroupRule
+from training.datasets.pictures import LabelledPictures
 
-__all__ = ["LabelledPictures", "read_folders"]
+__all__ = ["MAX_SIDE_PX", "LabelledPictures", "read_folders"]
 
-
-@dataclass(frozen=True)
-class LabelledPictures:
-    """Pictures as they were read, with class, group and background level of each."""
-
-    pictures: list[npt.NDArray[np.uint8]]
-    files: list[str]
-    label: npt.NDArray[np.int64]
-    group: npt.NDArray[np.str_]
-    level: npt.NDArray[np.float32]
-    classes: tuple[str, ...]
-    um_per_px: float
-
-    def __len__(self) -> int:
-        return len(self.pictures)
-
-    def take(self, rows: npt.NDArray[np.int64]) -> LabelledPictures:
-        """Keep some."""
-        return LabelledPictures(
-            pictures=[self.pictures[i] for i in rows.tolist()],
-            files=[self.files[i] for i in rows.tolist()],
-            label=self.label[rows],
-            group=self.group[rows],
-            level=self.level[rows],
-            classes=self.classes,
-            um_per_px=self.um_per_px,
-        )
-
-    def crops(self, geometry: CropGeometry) -> LabelledCrops:
-        """As the device would see them."""
-        cut = crops_of_pictures(self.pictures, geometry=geometry, um_per_px=self.um_per_px, levels=self.level)
-        return self._labelled(cut, geometry)
-
-    def varied_crops(self, geometry: CropGeometry, rng: np.random.Generator) -> LabelledCrops:
-        """With the errors that a change of run brings: level, contrast, scale, a little blur and noise."""
-        own_box = geometry.model_copy(update={"margin_px": 0})
-        zero = np.zeros(1, np.int64)
-        parts = []
-        for picture, level in zip(self.pictures, self.level.tolist(), strict=True):
-            ratio = divide_by_level(picture, level * (1 + float(np.clip(rng.normal(0, 0.008), -0.02, 0.02))))
-            image: npt.NDArray[np.float32] = 160 + np.float32(rng.uniform(0.85, 1.15)) * (
-                ratio.astype(np.float32) - 160
-            )
-            factor = rng.uniform(0.94, 1.06)
-            size = max(5, round(image.shape[1] * factor)), max(5, round(image.shape[0] * factor))
-            image = np.asarray(cv2.resize(image, size, interpolation=cv2.INTER_LINEAR), np.float32)
-            if rng.random() < 0.3:
-                image = np.asarray(cv2.GaussianBlur(image, (0, 0), rng.uniform(0.2, 0.6)), np.float32)
-            image = image + np.float32(160 * rng.uniform(0, 0.008)) * rng.standard_normal(image.shape, dtype=np.float32)
-            varied = np.clip(np.rint(image), 0, 255).astype(np.uint8)
-            parts.append(
-                cut_crops(
-                    varied,
-                    zero,
-                    zero,
-                    zero + size[0],
-                    zero + size[1],
-                    geometry=own_box,
-                    um_per_px=self.um_per_px,
-                )
-            )
-        return self._labelled(Crops.concatenate(parts), geometry)
-
-    def _labelled(self, crops: Crops, geometry: CropGeometry) -> LabelledCrops:
-        unknown = np.full(len(self), np.nan, np.float32)
-        longest = np.array([max(p.shape) for p in self.pictures], np.float32)
-        return LabelledCrops(
-            pixels=crops.pixels,
-            context=crops.context,
-            label=self.label,
-            group=self.group,
-            box_px=longest * np.float32(self.um_per_px / geometry.um_per_px),
-            ecd_um=unknown,
-            field_radius=unknown,
-            depth_um=unknown,
-            um_per_px=crops.um_per_px,
-        )
+#: A whole frame in a class folder is a mistake; the largest particles of a flow cell are a few hundred pixels long.
+MAX_SIDE_PX: Final = 1000
 
 
-def _read_groups(path: Path) -> dict[str, str]:
-    try:
-        with path.open(newline="", encoding="utf-8-sig") as file:
-            reader = csv.DictReader(file)
-            columns = reader.fieldnames or []
-            if "file" not in columns or "group" not in columns:
-                raise UserError(f"{path}: columns are {', '.join(columns) or 'none'}, needed are file, group")
-            groups: dict[str, str] = {}
-            for row in reader:
-                name, group = (row["file"] or "").strip().replace("\\", "/"), (row["group"] or "").strip()
-                if not name or not group:
-                    raise UserError(f"{path}: line {reader.line_num}: file or group is empty")
-                if groups.setdefault(name, group) != group:
-                    raise UserError(
-                        f"{path}: line {reader.line_num}: {name} is in group {groups[name]} and in group {group}; "
-                        "a picture has one group, as a group stands on one side of the split"
-                    )
-            return groups
-    except OSError as error:
-        raise UserError(f"{path}: cannot be read ({error.strerror})") from None
-    except (UnicodeDecodeError, csv.Error) as error:
-        raise UserError(f"{path}: not a CSV file in UTF-8 ({error})") from None
-
-
-def read_folders(directory: Path, groups: Path, *, um_per_px: float) -> LabelledPictures:
+def read_folders(
+    directory: Path, groups: Path | GroupRule, *, um_per_px: float, bits: int | None = None
+) -> LabelledPictures:
     """Read labelled pictures.
 
     Parameters
     ----------
     directory : Path
-        One folder per class, named for it; pictures of 8 or 16 bit, grey or colour, at least 5 x 5 px.
-    groups : Path
-        CSV with columns ``file`` (path below ``directory``, or the bare file name where that is unique) and ``group``
-        (run, lot or source image: what must not stand on both sides of a split).
+        One folder per class, named for it; pictures of 8 or 16 bit, grey or colour, 5 to 1000 px a side, of any
+        instrument, with margin or without. Other files are counted and left alone, hidden ones not even that.
+    groups : Path or GroupRule
+        CSV with columns ``file`` (path below ``directory``, a longer path that ends so, or the bare file name where
+        that is unique) and ``group`` (run, lot or source image: what must not stand on both sides of a split), or
+        where else the group is from.
     um_per_px : float
         Scale of the pictures.
+    bits : int, optional
+        Bits in use in 16-bit files; default: found from the brightest pixel of all of them, so that it is the same
+        for every class.
 
     Returns
     -------
@@ -143,48 +56,90 @@ def read_folders(directory: Path, groups: Path, *, um_per_px: float) -> Labelled
     Raises
     ------
     UserError
-        Fewer than two classes, an empty class, an unreadable picture, a picture without a group or with two.
+        Fewer than two classes, an empty class, an unreadable picture, one that is too small or too large, a picture
+        without a group or with two.
     """
+    rule = groups if isinstance(groups, GroupRule) else GroupRule(table=groups)
     if not directory.is_dir():
-        raise UserError(f"{directory}: no such folder; needed is a folder with one folder per class")
-    classes = tuple(sorted(p.name for p in directory.iterdir() if p.is_dir() and not p.name.startswith(".")))
+        found = "is a file" if directory.exists() else "no such folder"
+        raise UserError(f"{directory}: {found}; needed is a folder with one folder per class")
+    try:
+        classes = tuple(sorted(p.name for p in directory.iterdir() if p.is_dir() and not p.name.startswith(".")))
+    except OSError as error:
+        raise UserError(f"{directory}: cannot be read ({error.strerror})") from None
     if len(classes) < 2:
         raise UserError(f"{directory}: {len(classes)} class folder, at least 2 are needed")
     if "unknown" in classes:
         raise UserError(f"{directory / 'unknown'}: unknown is what is rejected, no class; leave this folder out")
-    table = _read_groups(groups)
-    pictures: list[npt.NDArray[np.uint8]] = []
+    notes = Counter[str]()
+    _count_others(directory, classes, notes)
+    raw: list[Picture] = []
     files: list[str] = []
     label: list[int] = []
+    problems: list[str] = []
     for c, name in enumerate(classes):
-        problems = Problems()
-        before = len(files)
-        for crop in iterate_crops(directory / name, problems=problems):
-            pictures.append(crop.image)
-            files.append(f"{name}/{crop.path_below}")
-            label.append(c)
-        if problems.counts:
-            # On the bench a bad picture is counted and the run goes on; a training set is to be whole.
-            raise UserError(problems.messages[0].splitlines()[0])
-        if len(files) == before:
-            raise UserError(f"{directory / name}: no picture in this class folder")
-    bare: dict[str, list[str]] = {}
-    for file in files:
-        bare.setdefault(file.rsplit("/", 1)[-1], []).append(file)
-    group = []
-    for file in files:
-        last = file.rsplit("/", 1)[-1]
-        found = table.get(file, table.get(last) if len(bare[last]) == 1 else None)
-        if found is None:
-            raise UserError(f"{groups}: no group for {file}; every picture needs one")
-        group.append(found)
+        paths = list_images(directory / name, recursive=True)
+        if not paths:
+            raise UserError(f"{directory / name}: no picture in this class folder (PNG, TIFF, PGM, BMP or JPEG)")
+        for path in paths:
+            pages, problem = _read(path)
+            if problem is not None:
+                problems.append(f"{path}: {problem}")
+                continue
+            below = path.relative_to(directory).as_posix()
+            files += [below if k == 0 else f"{below} page {k + 1}" for k in range(len(pages))]
+            raw += pages
+            label += [c] * len(pages)
+    if problems:
+        # On the bench a bad picture is counted and the run goes on; a training set is to be whole.
+        more = f" (and {len(problems) - 1} more)" if len(problems) > 1 else ""
+        raise UserError(problems[0] + more)
+    scaling = GreyScaling(bits=bits)
+    scaling.decide(raw)
+    pictures = []
+    for file, picture in zip(files, raw, strict=True):
+        try:
+            pictures.append(scaling.to_uint8(picture))
+        except ImageFileError as error:
+            raise UserError(f"{directory / file}: {error.text}") from None
+    found_groups = rule.groups_of(files)
+    notes["entries of the groups file without a picture"] += found_groups.without_picture
+    notes["repeated entries of the groups file"] += found_groups.repeated
     # A class has its own halo: levels are pooled by group only, so that brightness cannot tell the class.
     return LabelledPictures(
         pictures=pictures,
         files=files,
         label=np.array(label, np.int64),
-        group=np.array(group),
-        level=background_levels(pictures, groups=group),
+        group=found_groups.group,
+        level=background_levels(pictures, groups=found_groups.group.tolist()),
         classes=classes,
         um_per_px=um_per_px,
+        notes={reason: count for reason, count in notes.items() if count},
     )
+
+
+def _read(path: Path) -> tuple[list[Picture], str | None]:
+    """Pages of a file, or why it cannot be used."""
+    pages: list[Picture] = []
+    try:
+        for page in read_pictures(path):
+            height, width = page.shape
+            if min(height, width) < MIN_SIDE_PX or max(height, width) > MAX_SIDE_PX:
+                too = "small" if min(height, width) < MIN_SIDE_PX else "large"
+                allowed = f"a particle picture has {MIN_SIDE_PX} to {MAX_SIDE_PX} px a side"
+                return [], f"too {too}, {width} x {height} px; {allowed}"
+            pages.append(page)
+    except ImageFileError as error:
+        return [], error.text
+    return pages, None
+
+
+def _count_others(directory: Path, classes: tuple[str, ...], notes: Counter[str]) -> None:
+    for path in directory.rglob("*"):
+        below = path.relative_to(directory)
+        if any(part.startswith(".") for part in below.parts) or not path.is_file():
+            continue
+        if path.suffix.lower() not in IMAGE_SUFFIXES:
+            notes["files that are no pictures"] += len(below.parts) > 1
+        elif len(below.parts) == 1:
+            notes["pictures in no class folder"] += 1

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from pathlib import Path
 
 import click
@@ -10,6 +9,7 @@ import click
 from edge_app.classification.bundle import SHIPPED, Bundle
 from edge_app.cli.one_line_errors import OneLineErrors
 from training.datasets.commands import data_command
+from training.evaluation.commands import compare_command, evaluate_command
 
 __all__ = ["main"]
 
@@ -20,6 +20,8 @@ def main() -> None:
 
 
 main.add_command(data_command)
+main.add_command(evaluate_command)
+main.add_command(compare_command)
 
 
 @main.command(epilog="Example: python -m training fit --data pictures --groups groups.csv --out my-bundle")
@@ -53,19 +55,6 @@ def simulate_fit_command(
 
     options = SimulatedFit(share=share, workers=workers).with_schedule(epochs=epochs, samples=samples)
     simulate_fit(out, work=work, options=options, report=click.echo)
-
-
-@main.command(epilog="Example: python -m training evaluate --data pictures --groups groups.csv --bundle my-bundle")
-@click.option("--data", required=True, type=click.Path(path_type=Path), help="Folder with one folder per class.")
-@click.option("--groups", required=True, type=click.Path(path_type=Path), help="CSV: file,group.")
-@click.option("--bundle", default=None, type=click.Path(path_type=Path), help="Default: the shipped bundle.")
-@click.option("--um-per-px", default=None, type=float, help="Scale of the pictures. Default: that of the bundle.")
-def evaluate(data: Path, groups: Path, bundle: Path | None, um_per_px: float | None) -> None:
-    """Measure a bundle on labelled pictures; prints JSON. A folder named for no class of the bundle is the rest."""
-    from training.measure import measure_folders
-
-    figures = measure_folders(data, groups, Bundle.load(bundle), um_per_px=um_per_px)
-    click.echo(json.dumps(figures, indent=1))
 
 
 @main.command(epilog="Example: python -m training sprites --out sprites.npz")

@@ -215,16 +215,17 @@ def _disputed(a: Answers, b: Answers, problem: Problem) -> tuple[Panel, ...]:
         ("only the first is right", np.flatnonzero(right_a & ~right_b), b),
         ("only the second is right", np.flatnonzero(~right_a & right_b), a),
     ):
-        for i in rows[np.argsort(-wrong.confidence[rows], kind="stable")][:_PANELS].tolist():
-            panels.append(
-                Panel(
-                    kind=kind,
-                    pixels=a.photographs.crops.pixels[i, ..., 0],
-                    importance=np.zeros((0, 0), np.float32),
-                    truth=names[int(a.truth[i])],
-                    called=names[int(wrong.called[i])],
-                    confidence=float(wrong.confidence[i]),
-                    on_particle=None,
-                )
+        surest = rows[np.argsort(-wrong.confidence[rows], kind="stable")][:_PANELS]
+        panels += [
+            Panel(
+                kind=kind,
+                pixels=a.photographs.crops.pixels[i, ..., 0],
+                importance=np.zeros((0, 0), np.float32),
+                truth=names[int(a.truth[i])],
+                called=names[int(wrong.called[i])],
+                confidence=float(wrong.confidence[i]),
+                on_particle=None,
             )
+            for i in surest.tolist()
+        ]
     return tuple(panels)

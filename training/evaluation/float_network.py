@@ -26,7 +26,7 @@ def float_network(bundle: Bundle) -> Any | None:
     return network_from_bundle(bundle, bundle.classes)
 
 
-def float_probabilities(model: Any, bundle: Bundle, crops: LabelledCrops, *, all_ways: bool) -> F4:
+def float_probabilities(model: Any, bundle: Bundle, crops: LabelledCrops, *, all_ways: npt.NDArray[np.bool_]) -> F4:
     """Calibrated probabilities of the float network, (n, C).
 
     Parameters
@@ -35,14 +35,15 @@ def float_probabilities(model: Any, bundle: Bundle, crops: LabelledCrops, *, all
         From `float_network`.
     bundle : Bundle
     crops : LabelledCrops
-    all_ways : bool
-        Average over the eight ways a square can lie, as the device does where a crop's place in the frame is not known.
+    all_ways : ndarray of bool (n,)
+        Where a crop's place in the frame is not known, the device averages over the eight ways a square can lie.
     """
-    if all_ways:
-        turned = (np.rot90(crops.pixels, k % 4, axes=(1, 2))[:, :, :: 1 if k < 4 else -1] for k in range(8))
-        parts = [predict(model, replace(crops, pixels=np.ascontiguousarray(p)))["logits"] for p in turned]
-        logits = np.asarray(np.mean(parts, axis=0), np.float32)
-    else:
-        logits = predict(model, crops)["logits"]
+    logits = predict(model, crops)["logits"]
+    rows = np.flatnonzero(all_ways)
+    if len(rows):
+        some = crops.take(rows)
+        turned = (np.rot90(some.pixels, k % 4, axes=(1, 2))[:, :, :: 1 if k < 4 else -1] for k in range(8))
+        parts = [predict(model, replace(some, pixels=np.ascontiguousarray(p)))["logits"] for p in turned]
+        logits[rows] = np.mean(parts, axis=0)
     d = bundle.description
     return probabilities_of(logits, temperature=d.temperature, log_prior=np.asarray(d.log_prior, np.float32))

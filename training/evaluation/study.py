@@ -30,7 +30,7 @@ from training.evaluation.robustness import corruption_figures, sweep_figures, wo
 from training.evaluation.speed import speed_figures
 from training.evaluation.true_size import true_size_figures
 
-__all__ = ["FIELD_BINS", "SCHEMA", "UNKNOWN_SHARES", "Panel", "Study", "StudyOptions", "study"]
+__all__ = ["EVERYTHING", "FIELD_BINS", "SCHEMA", "UNKNOWN_SHARES", "Panel", "Study", "StudyOptions", "study"]
 
 SCHEMA: Final = "mfi.evaluation/1"
 F4 = npt.NDArray[np.float32]
@@ -54,6 +54,9 @@ class StudyOptions:
     repeats: int = 10
     timed_calls: int = 30
     sweeps: bool = True
+
+
+EVERYTHING: Final = StudyOptions()
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -85,7 +88,7 @@ def study(
     source: Source,
     *,
     unknown: Photographs | None = None,
-    options: StudyOptions = StudyOptions(),
+    options: StudyOptions = EVERYTHING,
     report: Callable[[str], None] = lambda line: None,
 ) -> Study:
     """Measure a bundle.
@@ -170,7 +173,9 @@ def study(
     panels: tuple[Panel, ...] = ()
     figures["int8"] = figures["importance"] = None
     if model is not None:
-        all_ways = not isinstance(source, SimulatedSource) and "field_known" in bundle.geometry.context
+        # Simulated views are told their place; of pictures from elsewhere it is seldom known.
+        told = np.isfinite(answers.photographs.crops.field_radius)
+        all_ways = ~told if "field_known" in bundle.geometry.context else np.zeros(len(answers), bool)
         figures["int8"] = _int8(answers, model, problem, all_ways=all_ways)
         figures["importance"], panels = _importance(answers, model, problem)
     report("speed")
@@ -394,7 +399,7 @@ def _background_only(
     }
 
 
-def _int8(answers: Answers, model: Any, problem: Problem, *, all_ways: bool) -> dict[str, Any]:
+def _int8(answers: Answers, model: Any, problem: Problem, *, all_ways: Bools) -> dict[str, Any]:
     n = len(problem.classes)
     own = float_probabilities(model, problem.bundle, answers.photographs.crops, all_ways=all_ways)
     as_float = problem.folded(own).argmax(axis=1)

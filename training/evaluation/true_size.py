@@ -46,7 +46,7 @@ def true_size_figures(answers: Answers, *, bins: Sequence[tuple[float, float]]) 
     if not known.any():
         return None
     ratio = np.where(known, learned / np.where(known, truth, 1), np.nan)
-    depth = np.abs(answers.photographs.z_um)
+    depth = np.abs(answers.photographs.crops.depth_um)
     stated = answers.classification.ecd_relative_sd
     within = None
     if stated is not None:

@@ -24,9 +24,11 @@ from typing import Any
 import numpy as np
 import paho.mqtt.client as mqtt
 
+from edge_app.measurement.calibration import nominal_calibration
 from edge_app.measurement.histogram import Histogram
 from edge_app.measurement.window import Window
-from edge_app.messaging.messages import Provenance, histogram_message, outgoing, total_message
+from edge_app.messaging.messages import histogram_message, outgoing, total_message
+from edge_app.messaging.provenance import Provenance
 from edge_app.messaging.publisher import Publisher
 from edge_app.messaging.settings import MqttSettings
 from edge_app.recording.run_record import RunRecord
@@ -70,7 +72,8 @@ def no_particles() -> Particles:
 
 def run_device(url: str, work: Path, *, run_id: str, windows: int, interval_s: float, flush_s: float) -> int:
     """Close windows one after the other and say each number; the number of messages left waiting."""
-    provenance = Provenance(device="fault-test", boot_id=run_id, pipeline="-", model_sha256="-", calibration="-")
+    scale = nominal_calibration(um_per_px=1.33, depth_um=100.0)
+    provenance = Provenance(device="fault-test", boot_id=run_id, pipeline="-", model_sha256="-", calibration=scale)
     settings = MqttSettings(url=url, device="fault-test", will_delay_s=1)
     publisher = Publisher(settings, boot_id=run_id, info={"app_version": "-"}, state_dir=work / "state")
     publisher.start()

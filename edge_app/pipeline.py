@@ -29,6 +29,7 @@ from edge_app.identity import PipelineIdentity, step_string
 from edge_app.loop import Loop
 from edge_app.measurement.calibration import Calibration, load_calibration, nominal_calibration
 from edge_app.measurement.histogram import FINE_EDGES_UM, REPORTING_EDGES_UM, Histogram
+from edge_app.measurement.verification_history import HISTORY_FILE, history_for_record
 from edge_app.measurement.window import Window, per_ml
 from edge_app.messaging.messages import (
     Event as EventMessage,
@@ -36,7 +37,6 @@ from edge_app.messaging.messages import (
 from edge_app.messaging.messages import (
     Info,
     Message,
-    Provenance,
     Run,
     StageTime,
     Stats,
@@ -47,6 +47,7 @@ from edge_app.messaging.messages import (
     utc_text,
 )
 from edge_app.messaging.outbox import default_state_dir
+from edge_app.messaging.provenance import Provenance, calibration_words
 from edge_app.messaging.publisher import Publisher
 from edge_app.messaging.topics import Topics
 from edge_app.recording.errors import RecordingError
@@ -161,7 +162,7 @@ class Pipeline:
         self._stopped = False
         self.boot_id = secrets.token_hex(4)
         self.run_id = new_run_id()
-        self.bundle = Bundle.load(settings.classification.bundle)
+        self.bundle = Bundle.load(settings.classification.bundle, trusted_keys=settings.classification.trusted_keys)
         self.source: FrameSource = open_source(request.source, frames=request.frames)
         try:
             self._opened: OpenedBackend = open_backend(
@@ -248,7 +249,10 @@ class Pipeline:
         self._recover_earlier(state_dir)
         settings = self.settings
         try:
-            publisher = Publisher(settings.mqtt, boot_id=self.boot_id, info=self._info_message(), state_dir=state_dir)
+            publisher = Publisher(
+                settings.mqtt, boot_id=self.boot_id, info=self._info_message(), calibration=self.calibration,
+                state_dir=state_dir,
+            )  # fmt: skip
         except BaseException:
             self.source.close()
             raise
@@ -258,7 +262,7 @@ class Pipeline:
             boot_id=self.boot_id,
             pipeline=self.identity.pipeline_id,
             model_sha256=self.identity.model_sha256,
-            calibration=self.identity.calibration_id,
+            calibration=self.calibration,
         )
         began = time.perf_counter()
         try:
@@ -311,14 +315,19 @@ class Pipeline:
                 "version": self.bundle.description.version,
                 "sha256": self.bundle.model_sha256,
                 "log_prior": list(self.bundle.description.log_prior),
+                "signed_by": self.bundle.signed_by,
                 "backend": self._opened.backend.name,
                 "backend_version": self._opened.backend.version,
             },
-            extra={"sample": self.settings.run.sample, "operator": self.settings.run.operator, "boot_id": self.boot_id},
+            extra={
+                "sample": self.settings.run.sample, "operator": self.settings.run.operator, "boot_id": self.boot_id,
+                "verification": history_for_record(default_state_dir() / HISTORY_FILE),
+            },
         )  # fmt: skip
 
     def _info_message(self) -> Info:
         description, backend = self.bundle.description, self._opened.backend
+        known = calibration_words(self.calibration, self.started)
         return Info(
             site=self.settings.mqtt.site,
             device=self.settings.mqtt.device_id,
@@ -331,16 +340,20 @@ class Pipeline:
                 "version": description.version,
                 "sha256": self.bundle.model_sha256,
                 "quantisation": "int8",
+                "signed_by": self.bundle.signed_by,
             },
             calibration={
                 "id": self.calibration.id,
                 "um_per_px": self.calibration.um_per_px,
                 "calibrated": self.calibration.calibrated,
-                "state": self.calibration_state,
+                "state": known["calibration_state"],
+                "age_days": known["calibration_age_days"],
                 "created": self.calibration.created,
                 "expires": self.calibration.expires,
                 "note": self.calibration.note,
             },
+            calibration_state=known["calibration_state"],
+            calibration_age_days=known["calibration_age_days"],
             classes=list(self.classifier.classes),
             edges_um=[e if np.isfinite(e) else None for e in FINE_EDGES_UM],
             reporting_sizes_um=list(REPORTING_EDGES_UM),
@@ -373,9 +386,7 @@ class Pipeline:
         if doubt := self._calibration_doubt():
             self._event(record, f"calibration_{self.calibration_state}", doubt, severity="warning")
 
-    def _run_message(
-        self, state: Literal["running", "finished", "failed"], *, ended: datetime | None = None
-    ) -> Run:
+    def _run_message(self, state: Literal["running", "finished", "failed"], *, ended: datetime | None = None) -> Run:
         """The retained message about this run, as far as it has come."""
         total = self._total
         return Run(
@@ -392,6 +403,7 @@ class Pipeline:
             frames=total.frames,
             particles=total.particles,
             volume_ml=total.volume_ml,
+            **self._provenance.calibration_at(ended),
         )
 
     def _event(
@@ -413,6 +425,7 @@ class Pipeline:
             text=text,
             run_id=self.run_id,
             data=dict(details or {}),
+            **self._provenance.calibration_at(),
         )
         record.event(code, text, severity=severity, details=details, outgoing=self._rows([message]))
 
@@ -460,9 +473,7 @@ class Pipeline:
         self._total = total
         self._windows += 1
 
-    def _stats(
-        self, closed: ClosedWindow, publisher: Publisher, elapsed_s: float, seen: tuple[int, int]
-    ) -> Stats:
+    def _stats(self, closed: ClosedWindow, publisher: Publisher, elapsed_s: float, seen: tuple[int, int]) -> Stats:
         counters, state = publisher.counters(), self._loop.state
         return Stats(
             device=self._provenance.device,
@@ -484,6 +495,7 @@ class Pipeline:
             published=counters.published,
             reconnects=counters.reconnects,
             merged=counters.merged,
+            **self._provenance.calibration_at(),
         )
 
     def _tell_problems(self) -> None:
@@ -521,6 +533,7 @@ class Pipeline:
             "particles_per_min": round(total.particles / seconds * 60.0, 1) if seconds > 0 else 0.0,
             "calibrated": self.calibration.calibrated,
             "calibration_state": self.calibration_state,
+            "calibration_age_days": calibration_words(self.calibration, self.started)["calibration_age_days"],
             "calibration_expires": self.calibration.expires,
             **self.identity.as_record(),
         }

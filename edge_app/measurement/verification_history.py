@@ -112,7 +112,7 @@ def history_for_record(path: Path, *, most: int = KEPT) -> dict[str, Any]:
         return {"history": [], "problem": str(error)}
     return {
         "history": [
-            {k: e.get(k) for k in _ENTRY} | {"checks": [{k: c.get(k) for k in _CHECK} for c in e["checks"]]}
+            {k: e.get(k) for k in _ENTRY} | {"checks": [{k: c.get(k) for k in _CHECK} for c in e.get("checks", ())]}
             for e in history[-most:]
         ],
         "problem": "",

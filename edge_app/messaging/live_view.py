@@ -4,20 +4,21 @@
 repeats. Both ``edge-app watch`` and a run that shows itself use them, so both see what a lab's own software sees.
 """
 
-import math
 import os
 import time
 from collections.abc import Mapping, Sequence
 from types import TracebackType
 from typing import Any, Final
 
-from rich.console import Console, ConsoleOptions, Group, RenderableType, RenderResult
+from rich.console import Console, Group, RenderableType
 from rich.live import Live
 from rich.panel import Panel
 from rich.table import Table
 from rich.text import Text
 
+from edge_app.classification.palette import class_colours
 from edge_app.messaging.board import Board, DeviceState
+from edge_app.messaging.live_chart import SizeChart
 from edge_app.messaging.mqtt_url import BrokerAddress
 from edge_app.messaging.subscriber import Subscriber
 from edge_app.messaging.topics import TREE_VERSION
@@ -27,19 +28,6 @@ __all__ = ["LiveView", "plain_line", "render"]
 SIZES: Final = ("2", "5", "10", "25", "50", "70")
 """Reporting sizes in um, columns of the table."""
 
-_COLOURS: Final = {
-    "silicone_oil": "#e69f00",
-    "air_bubble": "#56b4e9",
-    "protein_aggregate": "#d55e00",
-    "protein_mimic": "#cc79a7",
-    "glass": "#00b283",
-    "cellulose": "#b3a5ff",
-    "bead": "#f0e442",
-    "unknown": "#8a8a8a",
-}
-"""Colours that stay apart for the colour-blind (Okabe-Ito), one for each class whatever else is on the screen."""
-
-_SPARE: Final = ("#7fc97f", "#beaed4", "#fdc086", "#80b1d3")
 _STATES: Final = {
     "running": ("bold green", "●"),
     "ready": ("green", "●"),
@@ -49,7 +37,12 @@ _STATES: Final = {
     "lost": ("bold red", "✖"),
     "disconnected": ("dim", "○"),
 }
-_EIGHTHS: Final = " ▁▂▃▄▅▆▇█"
+_CALIBRATION: Final = {
+    "valid": ("valid", "green"),
+    "expired": ("EXPIRED", "bold red"),
+    "not_calibrated": ("NOT CALIBRATED with beads", "bold yellow"),
+}
+_STATE_KEY: Final = "calibration_state"
 _SEVERITY: Final = {"warning": "yellow", "error": "bold red"}
 
 
@@ -92,6 +85,8 @@ def _most_alive(devices: Sequence[DeviceState]) -> DeviceState:
 
 def _others(devices: Sequence[DeviceState], main: DeviceState, *, rows: int) -> Table:
     grid = Table.grid(padding=(0, 2))
+    for _ in range(4):
+        grid.add_column(no_wrap=True, overflow="ellipsis")
     for device in devices[:rows]:
         mark = Text("▶" if device is main else " ", style="bold")
         ten = _number(_per_ml(device, "all", "10"))
@@ -107,15 +102,16 @@ def _device(state: DeviceState, *, width: int, height: int, now: float) -> list[
     classes = _classes(state)
     rows = len(classes) + 1
     # Table: heading and rows; what is left below it is the chart's, which needs three lines for its title and axis.
-    events = [] if tight else _event_lines(state, most=max(0, min(3, height - rows - len(foot) - 11)))
+    events = [] if tight else _event_lines(state, most=max(0, min(3, height - rows - len(foot) - 12)))
     table_height = rows + 1
-    left = height - 1 - len(foot) - len(events) - table_height
+    # Above it stand the device and its calibration.
+    left = height - 2 - len(foot) - len(events) - table_height
     if classes and left < 0:
-        table_height = max(height - 1 - len(foot), 3)
+        table_height = max(height - 2 - len(foot), 3)
         counts = {name: sum((_counted(state) or {})["counts"][name]) for name in classes}
         most = sorted(classes, key=lambda name: -counts[name])[: max(table_height - 2, 0)]
         classes = [name for name in classes if name in most]
-    lines: list[RenderableType] = [head]
+    lines: list[RenderableType] = [head, _calibration(state)]
     if not tight:
         lines.append(_origin(state))
         left -= 1
@@ -125,7 +121,9 @@ def _device(state: DeviceState, *, width: int, height: int, now: float) -> list[
     else:
         body.append(_table(state, classes, width=width))
         if left >= 7 and width >= 60:
-            body.append(_Chart(state, rows=min(left - 3, 16)))
+            counted = _counted(state)
+            assert counted is not None
+            body.append(SizeChart(counted, rows=min(left - 3, 16)))
     return [*lines, *body, *foot, *events]
 
 
@@ -158,10 +156,6 @@ def _origin(state: DeviceState) -> Text:
     model = info.get("model") or {}
     if model.get("name"):
         parts.append(f"model {model['name']} {model.get('version', '')}".strip())
-    calibration = info.get("calibration") or {}
-    if calibration.get("id"):
-        checked = "" if calibration.get("calibrated", True) else " (not calibrated)"
-        parts.append(f"calibration {calibration['id']}{checked}")
     if info.get("backend"):
         parts.append(str(info["backend"]))
     source = (state.run or {}).get("source")
@@ -169,6 +163,30 @@ def _origin(state: DeviceState) -> Text:
         # Last, for it may be long.
         parts.append(str(source))
     return Text("  ·  ".join(parts), style="dim", no_wrap=True, overflow="ellipsis")
+
+
+def _calibration(state: DeviceState) -> Text:
+    """Id, state and age of the calibration, from the newest message that has them."""
+    line = Text(no_wrap=True, overflow="ellipsis")
+    words, style = _calibration_words(state)
+    line.append("calibration ", style="dim").append(words, style=style)
+    return line
+
+
+def _calibration_words(state: DeviceState) -> tuple[str, str]:
+    """The calibration in a few words, and the style that they deserve."""
+    status = state.status or {}
+    # A window says it of its own frames, as long as it is of the run in progress.
+    window = state.window if state.window and status.get("run_id") in (None, state.window.get("run_id")) else None
+    body = next((b for b in (window, status, state.total, state.info) if b and _STATE_KEY in b), None)
+    if body is None:
+        return "not stated", "yellow"
+    id_ = body.get("calibration")
+    name = str(id_.get("id", "") if isinstance(id_, Mapping) else id_)
+    words, style = _CALIBRATION.get(str(body[_STATE_KEY]), (str(body[_STATE_KEY]), "yellow"))
+    age = body.get("calibration_age_days")
+    old = "" if age is None else f", {float(age):.0f} days old" if float(age) >= 2 else f", {24 * float(age):.0f} h old"
+    return f"{name} {words}{old}".strip(), style
 
 
 def _counted(state: DeviceState) -> Mapping[str, Any] | None:
@@ -179,10 +197,6 @@ def _counted(state: DeviceState) -> Mapping[str, Any] | None:
 def _classes(state: DeviceState) -> list[str]:
     body = _counted(state)
     return [] if body is None else list(body["counts"])
-
-
-def _colour(name: str, position: int) -> str:
-    return _COLOURS.get(name) or _SPARE[position % len(_SPARE)]
 
 
 def _per_ml(state: DeviceState, name: str, size: str) -> float | None:
@@ -219,9 +233,10 @@ def _table(state: DeviceState, classes: Sequence[str], *, width: int) -> Table:
     if with_shares:
         table.add_column(" share", justify="left", no_wrap=True, width=19)
     total = max(int(body["n"]), 1)
+    colours = class_colours(list(body["counts"]))
     for position, name in enumerate(classes):
         n = sum(body["counts"][name])
-        style = _colour(name, list(body["counts"]).index(name))
+        style = colours[name]
         cells: list[RenderableType] = [Text(f"■ {_label(name)}", style=style)]
         cells += [_cell_of_table(_per_ml(state, name, s)) for s in sizes]
         if with_counts:
@@ -261,119 +276,6 @@ def _bar(share: float, *, style: str, width: int) -> Text:
     per_cent = 100 * share
     shown = "" if share == 0 else "<1 %" if per_cent < 1 else f"{per_cent:.0f} %"
     return bar.append(f" {shown}", style="dim")
-
-
-class _Chart:
-    """Particles per mL in each size bin as columns of log height, coloured by the share of each class."""
-
-    def __init__(self, state: DeviceState, *, rows: int) -> None:
-        self._state = state
-        self._rows = rows
-
-    def __rich_console__(self, console: Console, options: ConsoleOptions) -> RenderResult:
-        body = _counted(self._state)
-        assert body is not None
-        edges, classes = body["edges_um"], list(body["counts"])
-        volume = float(body["volume_ml"])
-        # Log bins below the smallest reported size hold nothing, and the open one is narrow on paper.
-        bins = [i for i in range(len(edges) - 1) if edges[i] >= 2.0]
-        while len(bins) > 8 and not any(body["weighted"][c][bins[-1]] for c in classes) and edges[bins[-1]] > 100:
-            bins.pop()
-        if not bins or volume <= 0:
-            return
-        columns = [[float(body["weighted"][c][i]) / volume for c in classes] for i in bins]
-        step = max(1, min(5, (options.max_width - 9) // len(bins)))
-        columns = columns[: (options.max_width - 9) // step]
-        sums = [sum(column) for column in columns]
-        top = math.ceil(math.log10(max(*sums, 10.0)) - 1e-9)
-        # The axis begins where one single particle of the run would stand, so that every particle shows.
-        least = min((s for s in sums if s > 0), default=1.0)
-        low = min(math.floor(math.log10(least) + 1e-9), top - 1)
-        if 10**low == least or math.log10(least) - low < 0.05:
-            low -= 1
-        colours = [_colour(name, k) for k, name in enumerate(classes)]
-        title = "particles per mL in each size bin: height logarithmic, colours by share of class"
-        yield Text(title, style="dim", no_wrap=True, overflow="ellipsis")
-        stacks = [
-            _stack(column, total, low=low, top=top, rows=self._rows)
-            for column, total in zip(columns, sums, strict=True)
-        ]
-        for row in range(self._rows - 1, -1, -1):
-            line = Text(no_wrap=True)
-            line.append(_axis_label(row, rows=self._rows, low=low, top=top) + "│", style="dim")
-            for stack in stacks:
-                line.append_text(_cell(stack, row, colours, width=step - 1 if step > 1 else 1))
-                if step > 1:
-                    line.append(" ")
-            yield line
-        yield Text(" " * 7 + "└" + "─" * (step * len(stacks)), style="dim", no_wrap=True)
-        yield _size_axis([float(edges[i]) for i in bins[: len(stacks)]], step=step)
-
-
-def _stack(column: Sequence[float], total: float, *, low: int, top: int, rows: int) -> list[tuple[float, int]]:
-    """Upper ends (in rows) of the coloured parts of a column, from below, with the number of the class."""
-    if total <= 0:
-        return []
-    height = min(max((math.log10(total) - low) / (top - low), 0.0), 1.0) * rows
-    ends, sofar = [], 0.0
-    for position, value in enumerate(column):
-        if value > 0:
-            sofar += value
-            ends.append((height * sofar / total, position))
-    return ends
-
-
-def _cell(stack: Sequence[tuple[float, int]], row: int, colours: Sequence[str], *, width: int) -> Text:
-    """One character cell of a column: at most two colours, split at the nearest eighth."""
-    inside = [(min(max(end - row, 0.0), 1.0), position) for end, position in stack]
-    parts: list[tuple[float, int]] = []
-    below = 0.0
-    for end, position in inside:
-        if end > below:
-            parts.append((end - below, position))
-            below = end
-    if not parts or below < 1 / 16:
-        return Text(" " * width)
-    if below < 15 / 16:
-        # The column ends here: its largest part stands for all of this cell.
-        largest = max(parts)[1]
-        return Text(_EIGHTHS[max(1, round(below * 8))] * width, style=colours[largest])
-    lower, upper = parts[0], parts[-1]
-    if len(parts) > 2:
-        first, second = sorted(sorted(parts, reverse=True)[:2], key=lambda p: [q[1] for q in parts].index(p[1]))
-        lower, upper = first, second
-    if lower[1] == upper[1]:
-        return Text("█" * width, style=colours[lower[1]])
-    eighth = min(max(round(8 * lower[0] / (lower[0] + upper[0])), 1), 7)
-    return Text(_EIGHTHS[eighth] * width, style=f"{colours[lower[1]]} on {colours[upper[1]]}")
-
-
-def _axis_label(row: int, *, rows: int, low: int, top: int) -> str:
-    """The power of ten that begins in this row, right-aligned to seven characters."""
-    for power in range(low, top + 1):
-        at = (power - low) / (top - low) * rows
-        if row <= at < row + 1 or (power == top and row == rows - 1):
-            value = 10.0**power
-            text = f"{value:,.0f}" if 1 <= value < 100_000 else f"{value:g}" if 0.001 <= value < 1 else f"1e{power}"
-            return f"{text:>6} "
-    return " " * 7
-
-
-def _size_axis(edges: Sequence[float], *, step: int) -> Text:
-    """Lower bin edges under their columns, as many as fit."""
-    line = [" "] * (8 + step * len(edges) + 8)
-    wanted = [2.0, 5.0, 10.0, 25.0, 50.0, 100.0, 200.0] if step > 1 else [2.0, 10.0, 50.0]
-    free = 0
-    for value in wanted:
-        if value not in edges:
-            continue
-        at, text = 8 + step * edges.index(value), f"{value:g}"
-        if at >= free:
-            line[at : at + len(text)] = text
-            free = at + len(text) + 1
-    end = max(free, 8 + step * len(edges) - 2)
-    line[end : end + 2] = "µm"
-    return Text("".join(line).rstrip(), style="dim", no_wrap=True, overflow="crop")
 
 
 def _totals_line(state: DeviceState) -> Text:
@@ -453,19 +355,27 @@ def plain_line(topic: str, payload: bytes, device: DeviceState) -> str | None:
     """One line for a log, None for a message that is not worth one."""
     kind = topic.rsplit("/", 1)[-1]
     if kind == "status":
-        return f"{device.name} {device.state}"
+        return f"{device.name} {device.state}; calibration {_calibration_words(device)[0]}"
     if kind == "histogram" and device.window is not None:
         body = device.window
         ten = _number((body["per_ml"].get("all") or {}).get("10"))
-        return f"{device.name} run {body['run_id']} window {body['seq']}: {body['n']} particles, {ten} /mL >= 10 um"
+        line = f"{device.name} run {body['run_id']} window {body['seq']}: {body['n']} particles, {ten} /mL >= 10 um"
+        return line + _doubt(body)
     if kind == "event" and device.events:
         return f"{device.name} {device.events[-1].get('severity')}: {device.events[-1].get('text')}"
     if kind == "summary" and device.summary is not None:
         ten = _number((device.summary["per_ml"].get("all") or {}).get("10"))
         return (
             f"{device.name} run {device.summary['run_id']} ended: {device.summary['n']} particles, {ten} /mL >= 10 um"
+            + _doubt(device.summary)
         )
     return None
+
+
+def _doubt(body: Mapping[str, Any]) -> str:
+    """What is to be said of sizes behind every line with a number made of them; nothing where all is well."""
+    found = str(body.get(_STATE_KEY, "valid"))
+    return "" if found == "valid" else f" [{found.replace('_', ' ')}]"
 
 
 class LiveView:

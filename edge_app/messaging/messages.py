@@ -2,15 +2,16 @@
 
 from collections import Counter
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
 from datetime import datetime, timedelta, timezone
-from typing import Any, ClassVar, Final, Literal
+from typing import Annotated, Any, ClassVar, Final, Literal, TypeAlias
 
 import numpy as np
 from pydantic import BaseModel, ConfigDict, Field
 
+from edge_app.measurement.calibration import CalibrationState
 from edge_app.measurement.histogram import Histogram
 from edge_app.measurement.window import Window, per_ml
+from edge_app.messaging.provenance import Provenance
 from edge_app.messaging.topics import TOPIC_RULES, Topics
 from edge_app.recording.outgoing import Outgoing, OutgoingKind
 
@@ -20,7 +21,6 @@ __all__ = [
     "HistogramMessage",
     "Info",
     "Message",
-    "Provenance",
     "Run",
     "Stats",
     "Status",
@@ -39,6 +39,19 @@ State = Literal["init", "ready", "running", "degraded", "error", "disconnected",
 
 PerMl = dict[str, dict[str, float | None]]
 """Class (or ``all``) -> cumulative size in um -> concentration in particles per mL."""
+
+CalibrationId: TypeAlias = Annotated[str, Field(description="Id of the calibration; empty where none is known yet")]
+CalibrationStateNow: TypeAlias = Annotated[
+    CalibrationState,
+    Field(
+        description="Of the calibration when the frames were taken: `valid`, `expired`, or `not_calibrated` where a "
+        "certificate is missing and sizes come from a stated scale"
+    ),
+]
+CalibrationAge: TypeAlias = Annotated[
+    float | None,
+    Field(description="Days since the beads were measured when the frames were taken; null where not calibrated"),
+]
 
 
 def utc_text(moment: datetime | None = None) -> str:
@@ -85,6 +98,9 @@ class Status(Message):
     since: str = Field(description="When the state began, UTC; for `lost`: when the link was made")
     run_id: str | None = Field(None, description="Run in progress")
     detail: str = Field("", description="One line for people: why degraded or in error")
+    calibration: CalibrationId = ""
+    calibration_state: CalibrationStateNow = "not_calibrated"
+    calibration_age_days: CalibrationAge = None
 
 
 class Info(Message):
@@ -100,6 +116,8 @@ class Info(Message):
     steps: list[str] = Field(default_factory=list, description="The steps, readable, in order")
     model: dict[str, Any] = Field(default_factory=dict, description="Name, version, SHA-256, quantisation of the model")
     calibration: dict[str, Any] = Field(default_factory=dict, description="Id, date, um per px, whether calibrated")
+    calibration_state: CalibrationStateNow = "not_calibrated"
+    calibration_age_days: CalibrationAge = None
     classes: list[str] = Field(default_factory=list)
     edges_um: list[float | None] = Field(default_factory=list, description="Bin edges; null: open end")
     reporting_sizes_um: list[float] = Field(default_factory=list)
@@ -128,6 +146,9 @@ class Run(Message):
     frames: int = Field(0, ge=0, description="Frames analysed so far")
     particles: int = Field(0, ge=0, description="Particles counted so far")
     volume_ml: float = Field(0.0, ge=0, description="Volume analysed so far")
+    calibration: CalibrationId = ""
+    calibration_state: CalibrationStateNow = "not_calibrated"
+    calibration_age_days: CalibrationAge = None
     replayed: bool = Field(False, description="Waited for the link to come back")
 
 
@@ -166,7 +187,9 @@ class HistogramMessage(Message):
     rejected: dict[str, int] = Field(description="Reason -> particles or, where it begins with frame_, frames")
     pipeline: str = Field(description="SHA-256 over all steps")
     model_sha256: str
-    calibration: str = Field(description="Id of the calibration")
+    calibration: CalibrationId
+    calibration_state: CalibrationStateNow = "not_calibrated"
+    calibration_age_days: CalibrationAge = None
     replayed: bool = Field(False, description="Waited for the link to come back")
 
     def histogram(self) -> Histogram:
@@ -206,7 +229,9 @@ class Summary(Message):
     notes: list[str] = Field(default_factory=list, description="What a reader of the numbers must know")
     pipeline: str
     model_sha256: str
-    calibration: str
+    calibration: CalibrationId
+    calibration_state: CalibrationStateNow = "not_calibrated"
+    calibration_age_days: CalibrationAge = None
     replayed: bool = Field(False, description="Waited for the link to come back")
 
 
@@ -242,6 +267,9 @@ class Stats(Message):
     published: int = Field(0, ge=0, description="Messages acknowledged since the start")
     reconnects: int = Field(0, ge=0)
     merged: int = Field(0, ge=0, description="Windows merged into another because too many waited")
+    calibration: CalibrationId = ""
+    calibration_state: CalibrationStateNow = "not_calibrated"
+    calibration_age_days: CalibrationAge = None
 
 
 class Event(Message):
@@ -258,6 +286,9 @@ class Event(Message):
     t: str = Field(default_factory=utc_text, description="UTC")
     run_id: str | None = None
     data: dict[str, Any] = Field(default_factory=dict)
+    calibration: CalibrationId = ""
+    calibration_state: CalibrationStateNow = "not_calibrated"
+    calibration_age_days: CalibrationAge = None
     replayed: bool = Field(False, description="Waited for the link to come back")
 
 
@@ -285,17 +316,6 @@ def schema_names() -> list[str]:
     return list(dict.fromkeys(str(model.model_fields["schema_"].default) for model in MESSAGE_OF_KIND.values()))
 
 
-@dataclass(frozen=True, kw_only=True)
-class Provenance:
-    """Who made a number, and how: the same in every message of a run."""
-
-    device: str
-    boot_id: str
-    pipeline: str
-    model_sha256: str
-    calibration: str
-
-
 def histogram_message(
     window: Window,
     *,
@@ -313,11 +333,13 @@ def histogram_message(
     provenance
         Device, pipeline, model and calibration.
     started
-        Time of day at which the run's own time is 0; None: ``t0`` and ``t1`` are null.
+        Time of day at which the run's own time is 0; None: ``t0`` and ``t1`` are null, and the calibration's state is
+        that of now.
     windows
         Number of windows summed.
     """
     table = window.histogram
+    end = None if started is None else started + timedelta(seconds=window.t1_s)
     return HistogramMessage(
         scope=scope,
         device=provenance.device,
@@ -328,7 +350,7 @@ def histogram_message(
         last_seq=window.seq if scope == "total" else None,
         windows=windows,
         t0=None if started is None else utc_text(started + timedelta(seconds=window.t0_s)),
-        t1=None if started is None else utc_text(started + timedelta(seconds=window.t1_s)),
+        t1=None if end is None else utc_text(end),
         t0_s=window.t0_s,
         t1_s=window.t1_s,
         edges_um=[float(e) if np.isfinite(e) else None for e in table.edges_um],
@@ -344,7 +366,7 @@ def histogram_message(
         rejected=dict(window.rejected),
         pipeline=provenance.pipeline,
         model_sha256=provenance.model_sha256,
-        calibration=provenance.calibration,
+        **provenance.calibration_at(end),
     )
 
 
@@ -434,7 +456,7 @@ def summary_message(
         notes=list(notes),
         pipeline=provenance.pipeline,
         model_sha256=provenance.model_sha256,
-        calibration=provenance.calibration,
+        **provenance.calibration_at(ended),
     )
 
 

@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import Any, Final, Literal
 
 from edge_app.errors import UserError
+from edge_app.measurement.calibration import Calibration
 from edge_app.messaging.embedded_broker import EmbeddedBroker
 from edge_app.messaging.link import NO_SUBSCRIBERS, Link, LinkEvent, ProtocolChoice, Will, tls_context
 from edge_app.messaging.messages import Info, Message, State, Status, utc_text
@@ -25,6 +26,7 @@ from edge_app.messaging.outbox import (
     WaitingMessage,
     default_state_dir,
 )
+from edge_app.messaging.provenance import calibration_words
 from edge_app.messaging.settings import MqttSettings
 from edge_app.messaging.topics import TOPIC_RULES, Topics
 
@@ -122,6 +124,8 @@ class Publisher:
         Of this start of the program, ``[a-z0-9-]``.
     info
         What the device is; site, device and boot id are filled in.
+    calibration
+        The one that numbers are made with, stated in every status; None where nothing is measured.
     state_dir
         Where it is noted which run records hold waiting messages; None: :func:`default_state_dir`.
 
@@ -144,10 +148,12 @@ class Publisher:
         *,
         boot_id: str,
         info: Info | Mapping[str, Any],
+        calibration: Calibration | None = None,
         state_dir: Path | None = None,
     ) -> None:
         self.settings = settings
         self.boot_id = boot_id
+        self._calibration = calibration
         self.topics = Topics.from_settings(settings)
         self._state_dir = default_state_dir() if state_dir is None else state_dir
         self._registry = PendingRegistry(self._state_dir)
@@ -158,7 +164,7 @@ class Publisher:
             if self._address.tls:
                 tls_context(self._address)
         self._info = self._complete(info)
-        self._status = Status(state="init", boot_id=boot_id, since=utc_text())
+        self._status = self._status_now("init")
         self._events: queue.SimpleQueue[LinkEvent | _Command | _Volatile] = queue.SimpleQueue()
         self._wake_pending = threading.Event()
         self._connected = threading.Event()
@@ -242,7 +248,7 @@ class Publisher:
 
     def set_status(self, state: State, run_id: str | None = None, *, detail: str = "") -> None:
         """Set the device's state; published now and after every reconnection."""
-        self._status = Status(state=state, boot_id=self.boot_id, since=utc_text(), run_id=run_id, detail=detail)
+        self._status = self._status_now(state, run_id=run_id, detail=detail)
         if self.enabled:
             self._events.put(_Command("status"))
 
@@ -389,7 +395,7 @@ class Publisher:
     def _attempt(self) -> tuple[Link | None, str, bool]:
         """Connect and wait for the answer: the link, or what is wrong and whether to try the other protocol version."""
         assert self._address is not None
-        lost = Status(state="lost", boot_id=self.boot_id, since=utc_text())
+        lost = self._status_now("lost")
         link = Link(
             self._address,
             client_id=f"{self.topics.device}-{self.boot_id}",
@@ -644,7 +650,7 @@ class Publisher:
 
     def _goodbye(self, link: Link) -> None:
         """Say `disconnected` and wait a moment for the broker to have it."""
-        self._status = Status(state="disconnected", boot_id=self.boot_id, since=utc_text())
+        self._status = self._status_now("disconnected")
         self._say(link, "status", self._status.payload())
         until = time.monotonic() + 2.0
         while self._own_mids and (left := until - time.monotonic()) > 0:
@@ -671,6 +677,12 @@ class Publisher:
         self._counters = replace(self._counters, waiting=waiting)
         if self._broker is not None:
             self._broker.stop()
+
+    def _status_now(self, state: State, *, run_id: str | None = None, detail: str = "") -> Status:
+        known = {} if self._calibration is None else dict(calibration_words(self._calibration))
+        return Status.model_validate(
+            {"state": state, "boot_id": self.boot_id, "since": utc_text(), "run_id": run_id, "detail": detail, **known}
+        )
 
     def _complete(self, info: Info | Mapping[str, Any]) -> Info:
         names = {"site": self.topics.site, "device": self.topics.device, "boot_id": self.boot_id}

@@ -11,12 +11,12 @@ from pathlib import Path
 
 import numpy as np
 
+from edge_app.measurement.calibration import nominal_calibration
 from edge_app.measurement.histogram import Histogram
 from edge_app.measurement.window import Window
 from edge_app.messaging.messages import (
     Event,
     Message,
-    Provenance,
     Run,
     Stats,
     histogram_message,
@@ -25,6 +25,7 @@ from edge_app.messaging.messages import (
     total_message,
     utc_text,
 )
+from edge_app.messaging.provenance import Provenance
 from edge_app.messaging.publisher import Publisher
 from edge_app.messaging.settings import MqttSettings
 from edge_app.recording.run_record import RunRecord
@@ -68,9 +69,17 @@ def no_particles() -> Particles:
     return Particles(**{name: np.zeros(0, types.get(name, "f4")) for name in Particles.__dataclass_fields__})
 
 
+CALIBRATION = nominal_calibration(um_per_px=1.33, depth_um=100.0).model_copy(
+    update={
+        "id": "cal-beads", "calibrated": True, "created": "2026-11-09T07:45:00Z", "expires": "2026-11-21T07:45:10Z",
+    }
+)  # fmt: skip
+"""Expires 10 s after the start of the windows."""
+
+
 def provenance(boot_id: str) -> Provenance:
     return Provenance(
-        device=DEVICE, boot_id=boot_id, pipeline="ab" * 32, model_sha256="cd" * 32, calibration="nominal-1.33um-100um"
+        device=DEVICE, boot_id=boot_id, pipeline="ab" * 32, model_sha256="cd" * 32, calibration=CALIBRATION
     )
 
 
@@ -88,6 +97,7 @@ class Device:
             ),
             boot_id=boot_id,
             info={"app_version": "0.1", "classes": list(CLASSES)},
+            calibration=CALIBRATION,
             state_dir=state_dir,
         )
         self.publisher.start()

@@ -7,6 +7,7 @@ import pytest
 from publishing_device import CLASSES, STARTED, provenance, window
 from rich.console import Console
 
+from edge_app.classification.palette import CLASS_COLOURS
 from edge_app.measurement.histogram import Histogram
 from edge_app.messaging.board import Board
 from edge_app.messaging.live_view import plain_line, render
@@ -198,7 +199,7 @@ def test_picture_says_the_numbers_with_their_units():
         "● running  basel/mfi-3",
         RUN,
         "mAb-17",
-        "nominal-1.33um (not calibrated)",
+        "calibration cal-beads EXPIRED, 12 days old",
         "particles per mL",
         "≥ 2 µm",
         "≥ 70 µm",
@@ -239,8 +240,20 @@ def test_colours_tell_the_classes_apart():
     with console.capture() as capture:
         console.print(render(board.devices(), width=120, height=40))
     text = capture.get()
-    for rgb in ("230;159;0", "213;94;0", "0;178;131"):
+    for name in CLASSES:
+        rgb = ";".join(str(int(CLASS_COLOURS[name][i : i + 2], 16)) for i in (1, 3, 5))
         assert f"38;2;{rgb}" in text
+    assert "\x1b[1;31mcal-beads EXPIRED" in text
+
+
+def test_a_new_run_is_not_shown_with_the_calibration_of_the_last_one():
+    board = Board()
+    talker = Talker(board)
+    talker.windows(2)
+    device = board.devices()[0]
+    assert "cal-beads valid, 12 days old" in "\n".join(draw(board, now=device.seen_at))
+    talker.say("status", Status(state="running", boot_id="b", since="", run_id="another", calibration="nominal-1.33um"))
+    assert "nominal-1.33um NOT CALIBRATED with beads" in "\n".join(draw(board, now=device.seen_at))
 
 
 def test_lines_for_a_log():
@@ -255,7 +268,7 @@ def test_lines_for_a_log():
     def line(kind: str) -> str | None:
         return plain_line(talker.topics.of(kind), b"", device)
 
-    assert line("status") == "basel/mfi-3 running"
+    assert line("status") == "basel/mfi-3 running; calibration cal-beads EXPIRED, 12 days old"
     assert line("histogram").startswith(f"basel/mfi-3 run {RUN} window 19: ")
     assert line("event") == "basel/mfi-3 warning: event number 1"
     assert "ended" in line("summary")

@@ -43,9 +43,15 @@ class TrackRule(BaseModel):
 
     @property
     def name(self) -> str:
-        """How it is called wherever a number comes from it."""
-        stated = ",".join(f"{k}={v:g}" for k, v in self.model_dump().items())
-        return f"NIST-style tracks ({stated})"
+        """How it is called wherever a number comes from it.
+
+        Examples
+        --------
+        >>> TrackRule(along_um=1500).name
+        'NIST-style tracks: across_um=3.8,along_um=1500,back_um=3.8,size_share=0.3,ahead_s=0.301,min_images=2,\
+min_travel_um=7.6'
+        """
+        return "NIST-style tracks: " + ",".join(f"{k}={v:g}" for k, v in self.model_dump().items())
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -101,7 +107,8 @@ class TrackSummary:
     speed_um_per_s
         5th, 50th and 95th percentile over the particles that count; None without any.
     views_of_fastest
-        Frames in which the 95th percentile is within the picture; below 2 the count is too low. None as before.
+        Frames in which the 95th percentile is within the picture; below ``min_images`` + 1 (the border takes one) the
+        count is too low. None as before, or without a size of the picture.
     volume_ml
         Liquid that flowed through the imaged part of the cell; None where the flow rate is not known.
     per_ml
@@ -266,7 +273,7 @@ def summarise_tracks(
         single_images=int((tracks.images == 1).sum()),
         resting=int(((tracks.images >= rule.min_images) & ~counted).sum()),
         speed_um_per_s=(low, middle, high) if len(speed) else None,
-        views_of_fastest=height_um / (high * frame_interval_s) if len(speed) and frame_interval_s > 0 else None,
+        views_of_fastest=height_um / (high * frame_interval_s) if len(speed) and frame_interval_s * height_um else None,
         volume_ml=volume_ml,
         per_ml={f"{s:g}": float((size >= s).sum()) / volume_ml for s in sizes_um} if volume_ml else None,
     )

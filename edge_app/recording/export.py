@@ -9,6 +9,7 @@ import numpy as np
 import numpy.typing as npt
 
 from edge_app.errors import UserError
+from edge_app.measurement.tracks import TrackRule
 from edge_app.recording.atomic_file import atomic_file
 from edge_app.recording.mfi_csv import write_mfi_csv
 from edge_app.recording.record_reader import Record
@@ -22,7 +23,14 @@ EXPORT_FORMATS: Final[tuple[ExportFormat, ...]] = get_args(ExportFormat)
 _PARQUET_ROWS: Final = 65_536
 
 
-def export_table(record: Record, *, table: TableName = "particles", format: ExportFormat = "csv", out: Path) -> int:
+def export_table(
+    record: Record,
+    *,
+    table: TableName = "particles",
+    format: ExportFormat = "csv",
+    out: Path,
+    track_rule: TrackRule | None = None,
+) -> int:
     """Write one table of a record to a file, which is there whole or not at all.
 
     The bytes depend on frames, settings and model alone, not on the run's name or the clock.
@@ -32,13 +40,15 @@ def export_table(record: Record, *, table: TableName = "particles", format: Expo
     record
         A finished one, or one that is still written: then the state at the beginning of the export.
     table
-        ``particles``, ``windows`` or ``histogram``.
+        ``particles``, ``windows``, ``histogram`` or ``tracks`` (distinct particles, not the default counting).
     format
         ``csv``: ``#`` lines with provenance and the meaning of each column, a header, the rows; ``json``: one object
         with ``columns`` and ``data`` (rows); ``parquet``: needs the extra ``parquet``; ``mfi-csv``: particles with the
         instrument's own column names and units, no ``#`` lines.
     out
         File to write; replaced if it is there.
+    track_rule
+        Which images are of one particle, for ``tracks``; default: NIST's rule.
 
     Returns
     -------
@@ -59,7 +69,7 @@ def export_table(record: Record, *, table: TableName = "particles", format: Expo
     if format == "mfi-csv" and table != "particles":
         raise UserError(f"format mfi-csv: has a row per particle, table {table!r} has not")
     with record.snapshot():
-        source = open_table(record, table)
+        source = open_table(record, table, track_rule=track_rule)
         if format == "parquet":
             pyarrow = _pyarrow()
             with atomic_file(out) as file:

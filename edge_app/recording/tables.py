@@ -10,14 +10,16 @@ from typing import Any, Final, Literal, get_args
 import numpy as np
 import numpy.typing as npt
 
+from edge_app.measurement.tracks import TrackRule
 from edge_app.measurement.window import REJECTION_REASONS, per_ml
 from edge_app.recording.particle_columns import RecordedParticles
 from edge_app.recording.record_reader import Record
+from edge_app.recording.track_table import TRACK_DOCS, read_tracks
 from edge_app.segmentation.particles import COLUMN_DOCS
 
 __all__ = ["Chunk", "Table", "TableName", "open_table"]
 
-TableName = Literal["particles", "windows", "histogram"]
+TableName = Literal["particles", "windows", "histogram", "tracks"]
 Chunk = dict[str, npt.NDArray[Any]]
 
 PARTICLE_COLUMNS: Final[tuple[str, ...]] = (
@@ -60,12 +62,14 @@ _EMPTY_TYPES: Final[Mapping[str, str]] = {
     **dict.fromkeys(PARTICLE_COLUMNS, "f4"),
     **dict.fromkeys(("frame", "x_px", "y_px", "width_px", "height_px", "area_px", "window", "row"), "i4"),
     **dict.fromkeys(("t0_s", "t1_s", "volume_ml"), "f8"),
+    **dict.fromkeys(("time_s", "x_um", "y_um", "ecd_sd_um", "speed_um_per_s", "travel_um"), "f4"),
     "border": "?",
+    "counted": "?",
     "class": "U1",
 }
 
 
-def open_table(record: Record, name: TableName) -> Table:
+def open_table(record: Record, name: TableName, *, track_rule: TrackRule | None = None) -> Table:
     """Prepare one of a record's tables.
 
     Parameters
@@ -73,9 +77,18 @@ def open_table(record: Record, name: TableName) -> Table:
     record
         Stays open until the chunks are read.
     name
-        ``particles``: a row per particle; ``windows``: a row per window; ``histogram``: class by size over the run.
+        ``particles``: a row per particle; ``windows``: a row per window; ``histogram``: class by size over the run;
+        ``tracks``: a row per particle followed over frames (NIST-style, not the default counting).
+    track_rule
+        Of the tracks; default: NIST's.
     """
-    makers: Mapping[TableName, Callable[[Record], tuple[dict[str, str], Iterator[Chunk]]]] = {
+    if name == "tracks":
+        found = read_tracks(record, track_rule or TrackRule())
+        rows: list[Chunk] = [dict(found.table())] if len(found.tracks) else []
+        return Table(
+            schema="mfi.tracks/1", docs=TRACK_DOCS, provenance=_provenance(record) | found.facts(), chunks=iter(rows)
+        )
+    makers: Mapping[str, Callable[[Record], tuple[dict[str, str], Iterator[Chunk]]]] = {
         "particles": _particles,
         "windows": _windows,
         "histogram": _histogram,

@@ -1,8 +1,11 @@
 """Verify a run record's audit chain, or the system between calibrations."""
 
 import json
+from collections.abc import Sequence
+from dataclasses import asdict
 from datetime import datetime, timezone
 from pathlib import Path
+from typing import Final
 
 import click
 
@@ -11,7 +14,7 @@ from edge_app.config import Settings, load_settings
 from edge_app.errors import UserError
 from edge_app.measurement.calibration import Calibration, load_calibration
 from edge_app.measurement.certificate import Check
-from edge_app.measurement.control_chart import charts_of, charts_svg, charts_text
+from edge_app.measurement.control_chart import ControlChart, charts_of, charts_svg, charts_text
 from edge_app.measurement.suitability import (
     Suitability,
     check_beads,
@@ -19,13 +22,17 @@ from edge_app.measurement.suitability import (
     check_calibration,
     read_limits,
 )
-from edge_app.measurement.verification_history import HISTORY_FILE, append_history, read_history
+from edge_app.measurement.verification_history import HISTORY_FILE, Entry, append_history, read_history, state_at
 from edge_app.messaging.outbox import default_state_dir
 from edge_app.recording.atomic_file import atomic_file
 from edge_app.recording.audit import current_user, utc_now, verify_record
 from edge_app.recording.record_reader import find_record
+from edge_app.reporting.number_text import age_text
 
 __all__ = ["verify"]
+
+SHOWN: Final = 20
+"""So many verifications are listed on a terminal, the latest ones."""
 
 
 @click.command()
@@ -38,7 +45,13 @@ __all__ = ["verify"]
 @click.option("--calibration", type=click.Path(path_type=Path), help="Certificate; default: the one of the settings.")
 @click.option("--config", type=click.Path(path_type=Path), help="Settings file (TOML).")
 @click.option("--frames", type=click.IntRange(min=1), help="At most this many frames of each source.")
-@click.option("--history", type=click.Path(path_type=Path), help="Control-chart history; default: in the state folder.")
+@click.option(
+    "--history",
+    metavar="[FILE]",
+    is_flag=False,
+    flag_value="",
+    help="History of verifications (default: in the state folder); without --blank and --beads it is shown.",
+)
 @click.option("--chart", type=click.Path(path_type=Path), help="Write the control charts to this file (SVG).")
 @click.option("--who", help="Name in the history; default: the user.")
 @click.option("--json", "as_json", is_flag=True, help="Print one JSON object.")
@@ -52,7 +65,7 @@ def verify(
     calibration: Path | None,
     config: Path | None,
     frames: int | None,
-    history: Path | None,
+    history: str | None,
     chart: Path | None,
     who: str | None,
     as_json: bool,
@@ -60,17 +73,24 @@ def verify(
     """Verify a run record, or the system between calibrations.
 
     RUN (folder or record): every row is checked against the audit chain; OK, or the first broken record. With --blank
-    and --beads: system suitability, pass or fail for each check, kept in a history with control charts.
-    Exit code 0: OK, or all checks passed; 1: broken, or a check failed; 2: could not be verified.
+    and --beads: system suitability, pass or fail for each check, kept in a history with control charts. With --history
+    alone: that history.
+    Exit code 0: OK, or all checks passed; 1: broken, or a check failed (with --history: in the last verification);
+    2: could not be verified.
 
     \b
     Examples:
       edge-app verify runs/first
       edge-app verify --blank dir:water --beads dir:beads10 --limits lot_44021.toml --calibration calibration.json
+      edge-app verify --history
     """
-    if (run is None) == (blank is None and beads is None):
-        raise UserError("verify takes either a RUN, or --blank and/or --beads")
-    if run is not None:
+    place = Path(history) if history else default_state_dir() / HISTORY_FILE
+    measured = blank is not None or beads is not None
+    if (run is not None) + (measured or history is not None) != 1:
+        raise UserError("verify takes either a RUN, or --blank and/or --beads, or --history")
+    if run is None and not measured:
+        good = _show_history(place, chart=chart, as_json=as_json)
+    elif run is not None:
         good = _verify_run(find_record(run, run_id), head=head, as_json=as_json)
     else:
         settings = load_settings(config)
@@ -80,7 +100,6 @@ def verify(
         suitability = _suitability(
             settings, load_calibration(file), blank=blank, beads=beads, limits=limits, frames=frames, who=who
         )
-        place = history or default_state_dir() / HISTORY_FILE
         read_history(place)
         append_history(place, suitability)
         _show(suitability, place, chart=chart, as_json=as_json)
@@ -131,10 +150,7 @@ def _suitability(
 
 
 def _show(suitability: Suitability, history: Path, *, chart: Path | None, as_json: bool) -> None:
-    charts = charts_of(read_history(history))
-    if chart is not None:
-        with atomic_file(chart) as file:
-            file.write(charts_svg(charts).encode())
+    charts = _charts(read_history(history), chart)
     if as_json:
         signals = {c.name: c.signal for c in charts if c.signal}
         click.echo(json.dumps({**suitability.tree(), "history": str(history), "signals": signals}))
@@ -155,3 +171,47 @@ def _show(suitability: Suitability, history: Path, *, chart: Path | None, as_jso
         f"[bold]{'suitable' if suitability.passed else 'NOT suitable'}[/] by calibration {suitability.calibration_id}"
     )
     click.echo(f"\nOver time ({history}):\n{charts_text(charts)}")
+
+
+def _charts(history: Sequence[Entry], file: Path | None) -> list[ControlChart]:
+    charts = charts_of(history)
+    if file is not None:
+        with atomic_file(file) as out:
+            out.write(charts_svg(charts).encode())
+    return charts
+
+
+def _show_history(path: Path, *, chart: Path | None, as_json: bool) -> bool:
+    """All verifications with their control charts; whether the last one was passed."""
+    history = read_history(path)
+    if not history:
+        raise UserError(f"{path}: no verification yet; edge-app verify --blank ... --beads ... makes one")
+    charts, state = _charts(history, chart), state_at(history, datetime.now(timezone.utc))
+    last, age_days = history[-1], state.age_days or 0.0
+    if as_json:
+        found = {
+            "history": str(path), "last": last["time"], "passed": last["passed"], "age_days": round(age_days, 3),
+            "verifications": history, "charts": [asdict(c) for c in charts],
+        }  # fmt: skip
+        click.echo(json.dumps(found))
+        return bool(last["passed"])
+    from rich.console import Console
+    from rich.table import Table
+
+    table = Table(box=None, pad_edge=False)
+    for column in ("time (UTC)", "result", "calibration", "lot", "who", "failed"):
+        table.add_column(column, overflow="fold")
+    for entry in history[-SHOWN:]:
+        failed = ", ".join(c["name"] for c in entry["checks"] if c["passed"] is False)
+        words = "[green]pass[/]" if entry["passed"] else "[red]FAIL[/]"
+        time = str(entry["time"]).replace("T", " ")[:16]
+        table.add_row(time, words, entry["calibration_id"], entry["lot"] or "-", entry["who"], failed or "-")
+    console = Console()
+    console.print(table)
+    left = len(history) - SHOWN
+    if left > 0:
+        console.print(f"and {left} earlier")
+    result = "[green]passed[/]" if last["passed"] else "[red]FAILED[/]"
+    console.print(f"[bold]last verification {result}[/], {age_text(age_days)} ago")
+    click.echo(f"\nOver time ({path}):\n{charts_text(charts)}")
+    return bool(last["passed"])

@@ -13,6 +13,7 @@ from edge_app.measurement.suitability import SCHEMA, Suitability
 
 __all__ = [
     "HISTORY_FILE",
+    "Entry",
     "VerificationResult",
     "VerificationState",
     "append_history",

@@ -71,17 +71,18 @@ def evaluate_command(bundle: Path | None, unknown: Path | None, out: Path | None
     from training.evaluation.output import write_evaluation
     from training.evaluation.summary import pictures_summary, study_summary
 
+    if where["simulated"] is not None and out is None:
+        raise UserError("--simulated needs --out: the folder for the report")
+    if where["simulated"] is not None and unknown is not None:
+        raise UserError("--unknown is given with --simulated, which has unknown particles of its own; leave it out")
     chosen = Bundle.load(bundle)
     data = open_data(where, um_per_px=chosen.geometry.um_per_px, report=_progress)
     if data.pictures is not None:
         summary = pictures_summary(data.pictures, chosen)
         if out is not None:
             write_evaluation(out, chosen, data, unknown=unknown, report=_progress)
-    elif out is None:
-        raise UserError("--simulated needs --out: the folder for the report")
     else:
-        if unknown is not None:
-            raise UserError("--unknown is given with --simulated, which has unknown particles of its own; leave it out")
+        assert out is not None
         summary = study_summary(write_evaluation(out, chosen, data, unknown=None, report=_progress))
     click.echo(json.dumps(summary, indent=1))
 

@@ -21,7 +21,7 @@ __all__ = ["MeasuredData", "open_data", "read_strangers"]
 
 _TITLES: Final = {"test": "simulated views, unseen seeds", "heldout": "simulated views, unseen seeds and unseen optics"}
 #: Particles of each class that are rendered anew for defocus and medium index.
-_SWEPT_PER_CLASS: Final = 8
+_SWEPT_PER_CLASS: Final = 24
 
 
 @dataclass(frozen=True, kw_only=True)

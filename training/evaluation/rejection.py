@@ -15,6 +15,9 @@ __all__ = ["choose_rejection", "composition_error", "composition_errors", "neare
 F4 = npt.NDArray[np.float32]
 Ints = npt.NDArray[np.integer]
 
+#: Tried for the probability of being none of the classes; 1 rejects nothing.
+NOVELTY_THRESHOLDS = (1.0, 0.95, 0.9, 0.85, 0.8, 0.7, 0.6, 0.5, 0.4, 0.3, 0.2)
+
 
 def composition_error(reported: npt.NDArray[np.float64], true: npt.NDArray[np.float64]) -> float:
     """Half the sum of absolute differences of two compositions (Bray-Curtis for shares), 0 to 1."""
@@ -31,18 +34,22 @@ def choose_rejection(
     label: Ints,
     unknown: F4,
     *,
+    known_novelty: F4 | None = None,
+    unknown_novelty: F4 | None = None,
     unknown_share: float = 0.10,
     highest: float = 0.36,
     mixes: int = 60,
     seed: int = 0,
 ) -> tuple[Rejection, dict[str, float]]:
-    """Probability below which a particle is called unknown, by the error of the reported composition.
+    """Rule by which a particle is called unknown, by the error of the reported composition.
 
     Parameters
     ----------
     known, unknown : ndarray of float32 (n, C), (m, C)
         Calibrated probabilities of crops of the classes, and of families outside them.
     label : ndarray of int (n,)
+    known_novelty, unknown_novelty : ndarray of float32 (n,), (m,), optional
+        Probability of being none of the classes, from networks that say it; then both thresholds are chosen together.
     unknown_share : float
         Share of unknown particles in the mixes.
     highest : float
@@ -62,18 +69,25 @@ def choose_rejection(
     shares = rng.dirichlet(np.ones(classes), size=mixes) * (1 - unknown_share)
     true = np.column_stack([shares, np.full(mixes, unknown_share)])
 
-    def error(threshold: float) -> float:
-        rule = Rejection(minimum_probability=threshold)
-        table = confusion_shares(label, decide(known, rejection=rule).class_index, classes)
-        stray = np.bincount(decide(unknown, rejection=rule).class_index, minlength=classes + 1) / len(unknown)
+    def error(rule: Rejection) -> float:
+        table = confusion_shares(label, decide(known, rejection=rule, novelty=known_novelty).class_index, classes)
+        called = decide(unknown, rejection=rule, novelty=unknown_novelty).class_index
+        stray = np.bincount(called, minlength=classes + 1) / len(unknown)
         reported = shares @ table + unknown_share * stray
         return float(np.mean([composition_error(r, t) for r, t in zip(reported, true, strict=True)]))
 
-    grid = np.round(np.arange(0.0, highest + 1e-9, 0.02), 2)
-    errors = [error(float(t)) for t in grid]
+    novelties = (1.0,) if known_novelty is None or unknown_novelty is None else NOVELTY_THRESHOLDS
+    rules = [
+        Rejection(minimum_probability=float(p), maximum_novelty=n)
+        for n in novelties
+        for p in np.round(np.arange(0.0, highest + 1e-9, 0.02), 2)
+    ]
+    errors = [error(rule) for rule in rules]
     best = int(np.argmin(errors))
-    rule = Rejection(minimum_probability=float(grid[best]))
-    return rule, {"composition_error_without": round(errors[0], 4), "composition_error_with": round(errors[best], 4)}
+    return rules[best], {
+        "composition_error_without": round(errors[0], 4),
+        "composition_error_with": round(errors[best], 4),
+    }
 
 
 def composition_errors(

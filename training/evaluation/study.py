@@ -28,7 +28,7 @@ from training.evaluation.rejection import choose_rejection, composition_errors
 from training.evaluation.repeatability import repeatability_figures
 from training.evaluation.robustness import corruption_figures, sweep_figures, worst_at
 from training.evaluation.speed import speed_figures
-from training.evaluation.true_size import true_size_figures
+from training.evaluation.true_size import DEPTH_BINS_UM, true_size_figures
 
 __all__ = ["EVERYTHING", "FIELD_BINS", "SCHEMA", "UNKNOWN_SHARES", "Panel", "Study", "StudyOptions", "study"]
 
@@ -252,6 +252,15 @@ def _scores(answers: Answers, size_um: F4, n: int, options: StudyOptions) -> dic
             for low, high in FIELD_BINS
         }
         if np.isfinite(radius).any()
+        else {}
+    )
+    depth = answers.photographs.crops.depth_um
+    figures["by_depth_um"] = (
+        {
+            f"{low:g}-{high:g}": _part(answers, (depth >= low) & (depth < high) & (size_um >= 5), n, options)
+            for low, high in DEPTH_BINS_UM
+        }
+        if np.isfinite(depth).any()
         else {}
     )
     names, index = np.unique(answers.group, return_inverse=True)

@@ -62,11 +62,29 @@ def test_rejection_is_chosen_where_it_helps_the_composition_and_left_off_where_n
     assert figures["composition_error_with"] == figures["composition_error_without"]
 
 
+def labelled(pixels: np.ndarray, context: np.ndarray, **columns: np.ndarray) -> LabelledCrops:
+    n = len(pixels)
+    values = {
+        "label": np.zeros(n, np.int64),
+        "group": np.arange(n),
+        "box_px": np.full(n, 9, np.float32),
+        "ecd_um": np.full(n, 6, np.float32),
+        "field_radius": np.full(n, 0.5, np.float32),
+        "depth_um": np.zeros(n, np.float32),
+        "um_per_px": np.full(n, 1.33, np.float32),
+        **columns,
+    }
+    return LabelledCrops(pixels=pixels, context=context, **values)
+
+
 def test_turning_and_mirroring_keeps_every_pixel_and_reaches_all_eight_ways() -> None:
-    picture = np.arange(16, dtype=np.uint8).reshape(1, 4, 4, 1)
-    out = augment_batch(np.repeat(picture, 200, axis=0), np.random.default_rng(0))
+    picture = np.repeat(np.arange(16, dtype=np.uint8).reshape(1, 4, 4, 1), 200, axis=0)
+    context = np.zeros((200, 4), np.float32)
+    out = augment_batch(labelled(picture, context), np.random.default_rng(0)).pixels
     assert all(sorted(p.ravel()) == list(range(16)) for p in out)
     assert len({p.tobytes() for p in out}) == 8
+    context[:, 3] = 1  # the place is known: the crop is turned outward already
+    assert np.array_equal(augment_batch(labelled(picture, context), np.random.default_rng(0)).pixels, picture)
 
 
 def test_figures_by_size_and_oil_against_the_rest() -> None:
@@ -75,14 +93,11 @@ def test_figures_by_size_and_oil_against_the_rest() -> None:
     p = np.full((n, 2), 0.1, np.float32)
     p[np.arange(n), label] = 0.9
     p[0] = (0.2, 0.8)
-    crops = LabelledCrops(
-        pixels=np.zeros((n, 4, 4, 1), np.uint8),
-        size=np.zeros((n, 1), np.float32),
+    crops = labelled(
+        np.zeros((n, 4, 4, 1), np.uint8),
+        np.zeros((n, 4), np.float32),
         label=label,
-        group=np.arange(n),
-        box_px=np.full(n, 9, np.float32),
         ecd_um=np.where(np.arange(n) < 20, 6, 20).astype(np.float32),
-        field_radius=np.full(n, 0.5, np.float32),
     )
     figures = evaluate_crops(decide(p, rejection=Rejection()), crops, ("silicone_oil", "rest"))
     assert figures["by_size_um"]["15-70"]["macro_f1"] == 1

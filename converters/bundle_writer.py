@@ -117,6 +117,8 @@ def write_bundle(
         last_layers: dict[str, Any] = {"head_kernel": model.head.kernel, "head_bias": model.head.bias}
         if model.size_head is not None:
             last_layers |= {"size_kernel": model.size_head.kernel, "size_bias": model.size_head.bias}
+        if model.novelty_head is not None:
+            last_layers |= {"novelty_kernel": model.novelty_head.kernel, "novelty_bias": model.novelty_head.bias}
         np.savez_compressed(
             work / "reference.npz",
             prototypes=prototypes.astype(np.float32),

@@ -43,6 +43,7 @@ class IntegerModel:
     quantisation: dict[str, Quantisation]
     head: Head
     size_head: Head | None = None
+    novelty_head: Head | None = None
 
 
 def convert_to_int8(model: Any, representative: Crops, *, code_scale: float) -> IntegerModel:
@@ -123,6 +124,7 @@ def convert_to_int8(model: Any, representative: Crops, *, code_scale: float) -> 
         quantisation=quantisation,
         head=_last_layer(model, "logits"),
         size_head=_last_layer(model, "size") if "size" in model.output else None,
+        novelty_head=_last_layer(model, "novelty") if "novelty" in model.output else None,
     )
 
 

@@ -14,11 +14,17 @@ import numpy.typing as npt
 from converters import IntegerModel, convert_to_int8, run_int8, write_bundle
 from edge_app.classification.bundle import Bundle
 from edge_app.classification.crops import CropGeometry
-from edge_app.classification.rejection import Classification, Rejection, decide, probabilities_of
+from edge_app.classification.rejection import (
+    Classification,
+    Rejection,
+    decide,
+    probabilities_of,
+    probability_of_logit,
+)
 from training.datasets.labelled import LabelledCrops
 from training.evaluation.calibration import find_temperature
 from training.evaluation.crop_figures import evaluate_crops
-from training.evaluation.rejection import choose_rejection, nearest_prototypes
+from training.evaluation.rejection import choose_rejection, composition_errors, nearest_prototypes
 from training.evaluation.scores import confusion_shares, macro_f1
 from training.learning import CODE_SCALE, predict
 from training.model_card import model_card
@@ -29,13 +35,21 @@ F4 = npt.NDArray[np.float32]
 
 REPRESENTATIVE = 400
 REFERENCE_PER_CLASS = 60
+#: Share of particles outside the classes in the mixes by which the rejection is judged.
+UNKNOWN_SHARE = 0.10
+
+
+def _novelty(integer: IntegerModel, embedding: F4) -> F4 | None:
+    head = integer.novelty_head
+    return None if head is None else probability_of_logit((embedding @ head.kernel + head.bias)[:, 0])
 
 
 def _classified(
     integer: IntegerModel, crops: LabelledCrops, *, temperature: float, log_prior: F4, rejection: Rejection
 ) -> Classification:
-    logits, _ = run_int8(integer, crops.crops)
-    return decide(probabilities_of(logits, temperature=temperature, log_prior=log_prior), rejection=rejection)
+    logits, embedding = run_int8(integer, crops.crops)
+    probabilities = probabilities_of(logits, temperature=temperature, log_prior=log_prior)
+    return decide(probabilities, rejection=rejection, novelty=_novelty(integer, embedding))
 
 
 def finish_bundle(
@@ -52,6 +66,7 @@ def finish_bundle(
     classes: Sequence[str],
     training: Mapping[str, Any],
     log_prior: npt.NDArray[np.float64] | None = None,
+    strangers: LabelledCrops | None = None,
 ) -> Bundle:
     """Calibrate, quantise, measure and write.
 
@@ -68,13 +83,16 @@ def finish_bundle(
     calibration : LabelledCrops
         Crops never trained on: temperature, prototypes, representative data.
     tests : mapping of str to LabelledCrops
-        Crops never used before, by name; figures go into the bundle. One called ``unknown`` has label -1: half of it
-        chooses the rejection, half measures it.
+        Crops never used before, by name; figures go into the bundle. One called ``unknown`` has label -1
+        and comes last.
     classes : sequence of str
     training : mapping
         How it was taught, for the record.
     log_prior : ndarray (C,), optional
         Shift of the logits to another class mix than the one taught.
+    strangers : LabelledCrops, optional
+        Crops of families outside the classes, not among the tests: they choose the rejection. None: nothing is
+        rejected.
 
     Returns
     -------
@@ -91,19 +109,18 @@ def finish_bundle(
     temperature = find_temperature(logits, calibration.label)
     rejection = Rejection()
     rejection_figures: dict[str, float] = {}
-    unknown = tests.get("unknown")
-    if unknown is not None:
-        groups = np.unique(unknown.group)
-        first = np.isin(unknown.group, groups[::2])
-        stray, _ = run_int8(integer, unknown.take(first).crops)
+    if strangers is not None:
+        stray, stray_embedding = run_int8(integer, strangers.crops)
         rejection, rejection_figures = choose_rejection(
             probabilities_of(logits, temperature=temperature, log_prior=shift4),
             calibration.label,
             probabilities_of(stray, temperature=temperature, log_prior=shift4),
+            known_novelty=_novelty(integer, embedding),
+            unknown_novelty=_novelty(integer, stray_embedding),
         )
-        tests = {**tests, "unknown": unknown.take(~first)}
     metrics: dict[str, Any] = {}
     confusion = np.zeros((n, n + 1))
+    known: tuple[npt.NDArray[np.int64], Classification] | None = None
     for test, crops in tests.items():
         result = _classified(integer, crops, temperature=temperature, log_prior=shift4, rejection=rejection)
         if test == "unknown":
@@ -111,9 +128,26 @@ def finish_bundle(
             metrics[test] = {
                 "particles": len(crops),
                 "called": {c: round(float(v), 4) for c, v in zip((*classes, "unknown"), called, strict=True)},
-                **rejection_figures,
+                "rejection_chosen_at": rejection_figures,
             }
+            if known is not None:
+                label, of_classes = known
+                without, with_rule = composition_errors(
+                    label,
+                    [
+                        (of_classes.probabilities.argmax(axis=1), result.probabilities.argmax(axis=1)),
+                        (of_classes.class_index.astype(np.int64), result.class_index.astype(np.int64)),
+                    ],
+                    classes=n,
+                    unknown_shares=[UNKNOWN_SHARE],
+                )[:, 0].tolist()
+                metrics[test] |= {
+                    "composition_error_without": round(without, 4),
+                    "composition_error_with": round(with_rule, 4),
+                }
             continue
+        if known is None:
+            known = crops.label, result
         metrics[test] = evaluate_crops(result, crops, classes)
         float_logits = predict(model, crops)["logits"]
         called_float = probabilities_of(float_logits, temperature=temperature, log_prior=shift4).argmax(axis=1)

@@ -2,6 +2,7 @@
 
 import hashlib
 import json
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Final, Literal
@@ -11,6 +12,7 @@ import numpy.typing as npt
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
 
 from edge_app.capture.frame import RATIO_ONE
+from edge_app.classification.bundle_signature import check_bundle_signature
 from edge_app.classification.context import DEFAULT_CONTEXT
 from edge_app.classification.crops import CropGeometry
 from edge_app.classification.head import Head
@@ -94,7 +96,9 @@ class Bundle:
 
     ``model`` is the TFLite flat buffer, ``prototypes`` float32 (C, E) the mean embedding of each class or None,
     ``head`` the last layer where the bundle holds it apart from the model, ``size_head`` the one that reads true size
-    and depth from the embedding (see `edge_app.classification.learned_size`), or None.
+    and depth from the embedding (see `edge_app.classification.learned_size`), ``novelty_head`` the one that reads the
+    logit of being none of the classes, or None. ``signed_by`` is the fingerprint
+    of the trusted key that signed it; None where none was asked for.
     """
 
     directory: Path
@@ -103,6 +107,8 @@ class Bundle:
     prototypes: npt.NDArray[np.float32] | None
     head: Head | None = None
     size_head: Head | None = None
+    novelty_head: Head | None = None
+    signed_by: str | None = None
 
     @property
     def classes(self) -> tuple[str, ...]:
@@ -124,22 +130,25 @@ class Bundle:
     def identity(self) -> str:
         """Short readable step for the pipeline identity."""
         d = self.description
-        rule = f"p={d.rejection.minimum_probability:g}:t={d.temperature:g}"
+        rule = f"p={d.rejection.minimum_probability:g}:n={d.rejection.maximum_novelty:g}:t={d.temperature:g}"
         return f"classify:{d.name}@{d.version}:{rule}:m={self.model_sha256[:12]}"
 
     @staticmethod
-    def load(directory: Path | str | None = None) -> "Bundle":
+    def load(directory: Path | str | None = None, *, trusted_keys: Sequence[Path] = ()) -> "Bundle":
         """Read and verify a bundle folder.
 
         Parameters
         ----------
         directory
             The folder; None: the bundle shipped with the package.
+        trusted_keys
+            Public key files of which one must have signed the bundle; none: a signature is not looked at.
 
         Raises
         ------
         UserError
-            A file is missing, unreadable, or not the one whose SHA-256 ``bundle.json`` holds.
+            A file is missing, unreadable, or not the one whose SHA-256 ``bundle.json`` holds, or the bundle is not
+            signed with a trusted key.
         """
         folder = SHIPPED if directory is None else Path(directory)
         card = folder / "bundle.json"
@@ -147,6 +156,7 @@ class Bundle:
             text = card.read_bytes()
         except OSError as error:
             raise UserError(f"{card}: not a model bundle, cannot be read ({error.strerror})") from None
+        signed_by = check_bundle_signature(folder, text, trusted_keys=trusted_keys) if trusted_keys else None
         try:
             description = BundleDescription.model_validate(json.loads(text))
         except (ValueError, ValidationError) as error:
@@ -163,7 +173,7 @@ class Bundle:
                 raise UserError(
                     f"{path}: SHA-256 {found[:12]}... differs from {wanted[:12]}... in bundle.json; refused"
                 )
-        prototypes = head = size_head = None
+        prototypes = head = size_head = novelty_head = None
         if "reference.npz" in description.files:
             with np.load(folder / "reference.npz") as reference:
                 if "prototypes" in reference:
@@ -172,6 +182,8 @@ class Bundle:
                     head = Head(kernel=reference["head_kernel"], bias=reference["head_bias"])
                 if "size_kernel" in reference:
                     size_head = Head(kernel=reference["size_kernel"], bias=reference["size_bias"])
+                if "novelty_kernel" in reference:
+                    novelty_head = Head(kernel=reference["novelty_kernel"], bias=reference["novelty_bias"])
         return Bundle(
             directory=folder,
             description=description,
@@ -179,6 +191,8 @@ class Bundle:
             prototypes=prototypes,
             head=head,
             size_head=size_head,
+            novelty_head=novelty_head,
+            signed_by=signed_by,
         )
 
 

@@ -1,7 +1,7 @@
 """Ed25519 signature of a bundle: ``bundle.sig`` beside ``bundle.json``, over its very bytes, made by who released it.
 
-``bundle.json`` holds the SHA-256 of every other file, so the one signature covers the whole folder. A device that is told
-which keys to trust (``[classification] trusted_keys``) takes no other bundle.
+``bundle.json`` holds the SHA-256 of every other file, so the one signature covers the whole folder. A device that is
+told which keys to trust (``[classification] trusted_keys``) takes no other bundle.
 """
 
 from collections.abc import Sequence

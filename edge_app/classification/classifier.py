@@ -1,6 +1,8 @@
 """Crops in, classes out: quantisation, batches, calibrated probabilities, rejection."""
 
-from dataclasses import dataclass, replace
+from collections.abc import Callable
+from dataclasses import dataclass, fields, replace
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
@@ -8,8 +10,9 @@ import numpy.typing as npt
 from edge_app.classification.backends import Backend
 from edge_app.classification.bundle import UNKNOWN, Bundle
 from edge_app.classification.crops import Crops
-from edge_app.classification.learned_size import read_size
-from edge_app.classification.rejection import Classification, decide, probabilities_of
+from edge_app.classification.head import Head
+from edge_app.classification.learned_size import SIZE_OUTPUTS, read_size
+from edge_app.classification.rejection import Classification, decide, probabilities_of, probability_of_logit
 from edge_app.errors import UserError
 
 __all__ = ["Classifier"]
@@ -19,11 +22,20 @@ F4 = npt.NDArray[np.float32]
 
 @dataclass(frozen=True)
 class _Outputs:
-    """What the network says of n crops: logits (n, C), embedding (n, E) and size head (n, 4) where it has them."""
+    """What the network says: logits (n, C) and, where it has them, embedding (n, E), size (n, 4), novelty (n, 1)."""
 
     logits: F4
-    embedding: F4 | None
-    size: F4 | None
+    embedding: F4 | None = None
+    size: F4 | None = None
+    novelty: F4 | None = None
+
+    def combined(self, other: "_Outputs", how: Callable[[F4, F4], F4]) -> "_Outputs":
+        """Each output of both put together; an output that one lacks is lacking."""
+        joined: dict[str, Any] = {}
+        for part in fields(self):
+            a, b = getattr(self, part.name), getattr(other, part.name)
+            joined[part.name] = None if a is None or b is None else how(a, b)
+        return _Outputs(**joined)
 
 
 class Classifier:
@@ -79,26 +91,32 @@ class Classifier:
             return (raw[name].astype(np.float32) - d[name].zero_point) * np.float32(d[name].scale)
 
         if "embedding" not in raw:
-            return _Outputs(real("logits"), None, None)
+            return _Outputs(real("logits"))
         q = d["embedding"]
-        heads = [
-            None if head is None else head.logits(raw["embedding"], scale=q.scale, zero_point=q.zero_point)
-            for head in (bundle.head, bundle.size_head)
-        ]
-        return _Outputs(real("logits") if heads[0] is None else heads[0], real("embedding"), heads[1])
+
+        def exact(head: Head | None) -> F4 | None:
+            if head is None:
+                return None
+            return head.logits(raw["embedding"], scale=q.scale, zero_point=q.zero_point)
+
+        logits = exact(bundle.head)
+        return _Outputs(
+            logits=real("logits") if logits is None else logits,
+            embedding=real("embedding"),
+            size=exact(bundle.size_head),
+            novelty=exact(bundle.novelty_head),
+        )
 
     def _all_ways(self, crops: Crops) -> _Outputs:
-        total: list[F4] | None = None
+        total: _Outputs | None = None
         for turn in range(8):
             pixels = np.rot90(crops.pixels, turn % 4, axes=(1, 2))
             if turn >= 4:
                 pixels = pixels[:, :, ::-1]
             found = self._one_way(replace(crops, pixels=np.ascontiguousarray(pixels)))
-            parts = [a for a in (found.logits, found.embedding, found.size) if a is not None]
-            total = parts if total is None else [a + b for a, b in zip(total, parts, strict=True)]
+            total = found if total is None else total.combined(found, np.add)
         assert total is not None
-        mean = [a / np.float32(8) for a in total]
-        return _Outputs(mean[0], mean[1] if len(mean) > 1 else None, mean[2] if len(mean) > 2 else None)
+        return total.combined(total, lambda a, _: a / np.float32(8))
 
     def _outputs(self, crops: Crops) -> _Outputs:
         if self._field_known is None:
@@ -108,18 +126,13 @@ class Classifier:
             return self._one_way(crops)
         if not known.any():
             return self._all_ways(crops)
-        first, second = self._one_way(crops.take(known)), self._all_ways(crops.take(~known))
 
-        def merged(a: F4 | None, b: F4 | None) -> F4 | None:
-            if a is None or b is None:
-                return None
+        def merged(a: F4, b: F4) -> F4:
             out = np.empty((len(crops), a.shape[1]), np.float32)
             out[known], out[~known] = a, b
             return out
 
-        logits = merged(first.logits, second.logits)
-        assert logits is not None
-        return _Outputs(logits, merged(first.embedding, second.embedding), merged(first.size, second.size))
+        return self._one_way(crops.take(known)).combined(self._all_ways(crops.take(~known)), merged)
 
     def outputs(self, crops: Crops) -> tuple[F4, F4 | None]:
         """Logits float32 (n, C) and, where the network has it, the embedding float32 (n, E), dequantised."""
@@ -128,22 +141,21 @@ class Classifier:
 
     def classify(self, crops: Crops) -> Classification:
         """Classes and calibrated probabilities of crops; see `Classification`."""
-        sized = self.bundle.size_head is not None
-        if len(crops) == 0:
-            n = len(self.bundle.classes)
-            nothing = np.empty(0, np.float32)
-            return Classification(
-                class_index=np.empty(0, np.int16),
-                confidence=nothing,
-                probabilities=np.empty((0, n), np.float32),
-                ecd_um=nothing if sized else None,
-                ecd_relative_sd=nothing if sized else None,
-                depth_um=nothing if sized else None,
+        d, bundle = self.bundle.description, self.bundle
+        if len(crops):
+            found = self._outputs(crops)
+        else:
+            nothing = np.empty((0, len(bundle.classes)), np.float32)
+            found = _Outputs(
+                logits=nothing,
+                size=None if bundle.size_head is None else np.empty((0, SIZE_OUTPUTS), np.float32),
+                novelty=None if bundle.novelty_head is None else np.empty((0, 1), np.float32),
             )
-        found = self._outputs(crops)
-        d = self.bundle.description
         p = probabilities_of(found.logits, temperature=d.temperature, log_prior=self._log_prior)
-        decided = decide(p, rejection=d.rejection, embedding=found.embedding, prototypes=self.bundle.prototypes)
+        novelty = None if found.novelty is None else probability_of_logit(found.novelty[:, 0])
+        decided = decide(
+            p, rejection=d.rejection, embedding=found.embedding, prototypes=bundle.prototypes, novelty=novelty
+        )
         if found.size is None:
             return decided
         ecd_um, relative_sd, depth_um = read_size(

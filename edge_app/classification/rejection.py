@@ -6,7 +6,7 @@ import numpy as np
 import numpy.typing as npt
 from pydantic import BaseModel, ConfigDict, Field
 
-__all__ = ["Classification", "Rejection", "decide", "probabilities_of"]
+__all__ = ["Classification", "Rejection", "decide", "probabilities_of", "probability_of_logit"]
 
 F4 = npt.NDArray[np.float32]
 
@@ -22,6 +22,9 @@ class Rejection(BaseModel):
     maximum_distance: tuple[float, ...] | None = Field(
         default=None, description="above this distance to the class's prototype in the embedding, a number per class"
     )
+    maximum_novelty: float = Field(
+        default=1.0, ge=0, le=1, description="above this probability of being none of the classes"
+    )
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -31,7 +34,8 @@ class Classification:
     ``class_index`` int16 (n,) into ``Classifier.classes`` (the last is ``unknown``), ``confidence`` float32 (n,)
     the calibrated probability of the best class (also where rejected), ``probabilities`` float32 (n, C) over the
     network's own classes. Where the network reads true size too: ``ecd_um``, ``ecd_relative_sd`` and ``depth_um``
-    (distance from the focal plane) float32 (n,); else None.
+    (distance from the focal plane) float32 (n,); where it was taught to know strangers, ``novelty`` float32 (n,), the
+    probability of being none of the classes; else None.
     """
 
     class_index: npt.NDArray[np.int16]
@@ -40,6 +44,7 @@ class Classification:
     ecd_um: F4 | None = None
     ecd_relative_sd: F4 | None = None
     depth_um: F4 | None = None
+    novelty: F4 | None = None
 
     def __len__(self) -> int:
         return len(self.class_index)
@@ -59,6 +64,7 @@ class Classification:
             ecd_um=joined("ecd_um"),
             ecd_relative_sd=joined("ecd_relative_sd"),
             depth_um=joined("depth_um"),
+            novelty=joined("novelty"),
         )
 
     def take(self, rows: npt.NDArray[np.generic] | slice) -> "Classification":
@@ -70,6 +76,7 @@ class Classification:
             ecd_um=None if self.ecd_um is None else self.ecd_um[rows],
             ecd_relative_sd=None if self.ecd_relative_sd is None else self.ecd_relative_sd[rows],
             depth_um=None if self.depth_um is None else self.depth_um[rows],
+            novelty=None if self.novelty is None else self.novelty[rows],
         )
 
     def rows(self, first: int, last: int) -> "Classification":
@@ -94,8 +101,24 @@ def probabilities_of(logits: F4, *, temperature: float, log_prior: F4 | None = N
     return scaled
 
 
+def probability_of_logit(logit: F4) -> F4:
+    """Logistic function.
+
+    Examples
+    --------
+    >>> probability_of_logit(np.zeros(1, np.float32)).tolist()
+    [0.5]
+    """
+    return np.asarray(1 / (1 + np.exp(-logit)), np.float32)
+
+
 def decide(
-    probabilities: F4, *, rejection: Rejection, embedding: F4 | None = None, prototypes: F4 | None = None
+    probabilities: F4,
+    *,
+    rejection: Rejection,
+    embedding: F4 | None = None,
+    prototypes: F4 | None = None,
+    novelty: F4 | None = None,
 ) -> Classification:
     """Best class, or ``unknown`` (index C) where it is not sure enough or unlike anything of that class.
 
@@ -107,6 +130,8 @@ def decide(
         The rule of the bundle.
     embedding, prototypes
         float32 (n, E) and (C, E); needed only by a rule with ``maximum_distance``.
+    novelty
+        float32 (n,), probability of being none of the classes; needed only by a rule with ``maximum_novelty`` below 1.
     """
     n, classes = probabilities.shape
     best = probabilities.argmax(axis=1) if n else np.empty(0, np.int64)
@@ -115,8 +140,11 @@ def decide(
     if rejection.maximum_distance is not None and embedding is not None and prototypes is not None:
         distance = np.linalg.norm(embedding - prototypes[best], axis=1)
         unknown |= distance > np.asarray(rejection.maximum_distance, np.float32)[best]
+    if novelty is not None:
+        unknown |= novelty > rejection.maximum_novelty
     return Classification(
         class_index=np.where(unknown, classes, best).astype(np.int16),
         confidence=confidence,
         probabilities=probabilities,
+        novelty=novelty,
     )

@@ -28,6 +28,7 @@ def finish_network(
     name: str,
     sized: bool = True,
     embedding_units: int = EMBEDDING,
+    beside: Any = None,
 ) -> keras.Model:
     """Close a network.
 
@@ -45,21 +46,25 @@ def finish_network(
     dropout : float
     name : str
     sized : bool
-        Read true size and depth too: output ``size`` (n, 4), see `edge_app.classification.learned_size`.
+        Say too what only the simulator can teach: true size and depth, output ``size`` (n, 4), see
+        `edge_app.classification.learned_size`, and ``novelty`` (n, 1), the logit of being none of the classes.
     embedding_units : int
+    beside : keras tensor (k,), optional
+        What joins the features in place of the plain context.
 
     Returns
     -------
     keras.Model
-        Inputs crop and context, outputs logits, embedding and perhaps size.
+        Inputs crop and context, outputs logits, embedding and perhaps size and novelty.
     """
     if classes == embedding_units:
         raise ValueError(f"{embedding_units} classes: the logits could not be told from the embedding")
     pooled = layers.GlobalAveragePooling2D()(x) if len(x.shape) == 4 else x
-    x = layers.Concatenate()([pooled, context])
+    x = layers.Concatenate()([pooled, context if beside is None else beside])
     embedding = layers.ReLU(6.0, name="embedding")(layers.Dense(embedding_units, name="features")(x))
     kept = layers.Dropout(dropout)(embedding)
     outputs = {"logits": layers.Dense(classes, name="logits")(kept), "embedding": embedding}
     if sized:
         outputs["size"] = layers.Dense(SIZE_OUTPUTS, name="size")(embedding)
+        outputs["novelty"] = layers.Dense(1, name="novelty")(embedding)
     return keras.Model({"crop": crop, "context": context}, outputs, name=name)

@@ -6,7 +6,7 @@ bulk.
 
 from training.optics.camera import expose
 from training.optics.generate import SizePrior, generate_views
-from training.optics.particles import FAMILIES, KNOWN, UNKNOWN_ONLY, Particle, Sphere, Volume, make_particle
+from training.optics.particles import FAMILIES, KNOWN, STRANGERS, UNKNOWN_ONLY, Particle, Sphere, Volume, make_particle
 from training.optics.render import View, render_views
 from training.optics.scene import HELD_OUT, NOMINAL, TRAINING, OpticsScene, SceneRanges, draw_field, draw_scene
 
@@ -15,6 +15,7 @@ __all__ = [
     "HELD_OUT",
     "KNOWN",
     "NOMINAL",
+    "STRANGERS",
     "TRAINING",
     "UNKNOWN_ONLY",
     "OpticsScene",

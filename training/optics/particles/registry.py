@@ -8,7 +8,7 @@ from typing import Final
 
 import numpy as np
 
-from training.optics.particles import droplets, protein, solids, unknowns
+from training.optics.particles import droplets, protein, solids, strangers, unknowns
 from training.optics.particles.body import Particle
 
 Maker = Callable[[np.random.Generator, float, float], Particle]
@@ -26,6 +26,12 @@ FAMILIES: Final = MappingProxyType(
         "starch": unknowns.starch,
         "crystal": unknowns.crystal,
         "yeast": unknowns.yeast,
+        "foil": strangers.foil,
+        "soot": strangers.soot,
+        "capsule": strangers.capsule,
+        "sponge": strangers.sponge,
+        "needle": strangers.needle,
+        "debris": strangers.debris,
     }
 )
 
@@ -34,6 +40,9 @@ KNOWN: Final = ("silicone_oil", "air_bubble", "protein_aggregate", "protein_mimi
 
 #: Families kept for tests of rejection; never trained on.
 UNKNOWN_ONLY: Final = ("rubber", "starch", "crystal", "yeast")
+
+#: Families outside the classes that a classifier is taught to turn away.
+STRANGERS: Final = ("foil", "soot", "capsule", "sponge", "needle", "debris")
 
 
 def make_particle(family: str, rng: np.random.Generator, *, ecd_um: float, medium_n: float) -> Particle:

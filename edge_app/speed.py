@@ -19,7 +19,7 @@ from edge_app.capture.source import SourceInfo
 from edge_app.classification.backends import open_backend
 from edge_app.classification.bundle import Bundle
 from edge_app.classification.classifier import Classifier
-from edge_app.classification.context import field_positions
+from edge_app.classification.context import MeasuredColumns, field_positions
 from edge_app.classification.crops import Crops, cut_crops
 from edge_app.config import Settings
 from edge_app.loop import DEPTH, Loop
@@ -161,6 +161,7 @@ def _segmentation(parts: _Parts, count: int) -> tuple[float, list[Crops]]:
     source = HeldFrames(parts.info, parts.held, count=count)
     frames = list(source.frames())
     crops: list[Crops] = []
+    measured = MeasuredColumns(parts.classifier.bundle.geometry.context)
 
     def work() -> int:
         segmenter.prime([f.image for f in frames[: segmenter.prime_frames]])
@@ -169,12 +170,15 @@ def _segmentation(parts: _Parts, count: int) -> tuple[float, list[Crops]]:
             if found.ratio is None:
                 continue
             p = measure(found.ratio, found.regions, frame=frame.sequence, time_s=frame.time_s, calibration=calibration)
-            p = p.take(p.ecd_um >= parts.settings.window.min_ecd_um)
+            large = p.ecd_um >= parts.settings.window.min_ecd_um
+            columns = measured.of_frame(p, found.regions, keep=large)
+            p = p.take(large)
             crops.append(
                 cut_crops(
                     found.ratio, p.x_px, p.y_px, p.width_px, p.height_px,
                     geometry=parts.classifier.bundle.geometry, um_per_px=calibration.um_per_px,
                     field=field_positions(p.x_px, p.y_px, p.width_px, p.height_px, frame_shape=found.ratio.shape),
+                    columns=columns,
                 )
             )  # fmt: skip
         return len(frames)
@@ -246,7 +250,7 @@ def measure_speed(
         If the bundle, the back end or a setting cannot be used.
     """
     tell("composing frames")
-    bundle = Bundle.load(settings.classification.bundle)
+    bundle = Bundle.load(settings.classification.bundle, trusted_keys=settings.classification.trusted_keys)
     opened = open_backend(bundle, preference=settings.classification.backend, threads=settings.classification.threads)
     source = open_simulation(request.uri)
     held = list(source.frames())

@@ -13,5 +13,8 @@ class ClassificationSettings(BaseModel):
     model_config = ConfigDict(extra="forbid", frozen=True)
 
     bundle: Path | None = Field(None, description="Folder of a model bundle; empty: the one that is shipped")
-    backend: str = Field("auto", description="auto, edgetpu, litert or tflite_runtime")
+    backend: str = Field("auto", description="auto, edgetpu, onnx, litert or tflite_runtime")
     threads: int = Field(1, ge=1, le=64, description="Threads of one call of the interpreter")
+    trusted_keys: tuple[Path, ...] = Field(
+        (), description="Ed25519 public key files (PEM): only bundles signed with one of them are taken; empty: any"
+    )

@@ -50,7 +50,7 @@ def classify(
     """
     overrides = {"classification.bundle": bundle, "classification.backend": backend, "flow_cell.um_per_px": um_per_px}
     settings = load_settings(config, overrides)
-    model = Bundle.load(settings.classification.bundle)
+    model = Bundle.load(settings.classification.bundle, trusted_keys=settings.classification.trusted_keys)
     pictures = open_crops(source)
     files = list(pictures.crops())
     for line in pictures.messages:
@@ -87,11 +87,22 @@ def classify(
 
 
 def _table(files: list[CropFile], found: Classification, classifier: Classifier) -> str:
-    """The CSV: file, class, confidence and the probability of each class."""
+    """The CSV: file, class, confidence, probability of each class; what else the network reads off a picture."""
     text = io.StringIO()
     writer = csv.writer(text, lineterminator="\n")
-    writer.writerow(["file", "class", "confidence", *(f"p_{name}" for name in classifier.bundle.classes)])
+    more = {
+        "ecd_um": (found.ecd_um, ".3f"),
+        "ecd_relative_sd": (found.ecd_relative_sd, ".4f"),
+        "depth_um": (found.depth_um, ".1f"),
+        "novelty": (found.novelty, ".6f"),
+    }
+    said = {name: (values, form) for name, (values, form) in more.items() if values is not None}
+    writer.writerow(["file", "class", "confidence", *(f"p_{name}" for name in classifier.bundle.classes), *said])
     names = np.asarray(classifier.classes)[found.class_index].tolist()
+    beside = [[format(v, form) for v in values.tolist()] for values, form in said.values()]
     columns = zip(files, names, found.confidence.tolist(), found.probabilities.tolist(), strict=True)
-    writer.writerows([f.path_below, name, f"{c:.6f}", *(f"{p:.6f}" for p in row)] for f, name, c, row in columns)
+    for i, (file, name, confidence, row) in enumerate(columns):
+        writer.writerow(
+            [file.path_below, name, f"{confidence:.6f}", *(f"{p:.6f}" for p in row), *(b[i] for b in beside)]
+        )
     return text.getvalue()

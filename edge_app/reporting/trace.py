@@ -21,6 +21,7 @@ def trace_rows(run: RunFacts) -> list[tuple[str, str, bool]]:
         ("frames, SHA-256", str(meta.get("frames_sha256") or "not kept"), True),
         ("settings, SHA-256", run.settings_sha256, True),
         ("model", f"{bundle.get('name', NO_VALUE)} {bundle.get('version', '')}".strip(), False),
+        ("model signed by key", str(bundle.get("signed_by") or "not checked"), True),
         ("model, SHA-256", str(identity.get("model_sha256", NO_VALUE)), True),
         ("calibration", str(identity.get("calibration_id", NO_VALUE)), True),
         ("calibration, SHA-256", str(identity.get("calibration_sha256", NO_VALUE)), True),

@@ -6,7 +6,7 @@ from typing import Final, Protocol
 import numpy as np
 import numpy.typing as npt
 
-from edge_app.classification.backends import edgetpu, litert, tflite_runtime
+from edge_app.classification.backends import edgetpu, litert, onnx, tflite_runtime
 from edge_app.classification.bundle import Bundle
 from edge_app.errors import UserError
 
@@ -34,8 +34,9 @@ class Backend(Protocol):
         """Run int8 crops (n, W, W, 1) and context (n, K):  ``logits`` (n, C) and perhaps ``embedding`` (n, E)."""
 
 
-#: Order in which ``auto`` tries them. The Edge TPU comes first: whoever plugged one in wants it.
-BACKENDS: Final = {"edgetpu": edgetpu, "litert": litert, "tflite_runtime": tflite_runtime}
+#: Order in which ``auto`` tries them. The Edge TPU and a GPU come first: whoever plugged one in wants it. Without a GPU
+#: ONNX Runtime comes last.
+BACKENDS: Final = {"edgetpu": edgetpu, "onnx": onnx, "litert": litert, "tflite_runtime": tflite_runtime}
 
 
 @dataclass(frozen=True)
@@ -78,7 +79,8 @@ def open_backend(bundle: Bundle, *, preference: str = "auto", threads: int = 1) 
     """
     if preference != "auto" and preference not in BACKENDS:
         raise UserError(f"back end {preference!r} is not known, allowed: auto, {', '.join(BACKENDS)}")
-    order = list(BACKENDS) if preference == "auto" else [preference, *(b for b in BACKENDS if b != preference)]
+    automatic = sorted(BACKENDS, key=lambda name: name == "onnx" and not onnx.accelerated())
+    order = automatic if preference == "auto" else [preference, *(b for b in automatic if b != preference)]
     problems: list[tuple[str, str]] = []
     for name in order:
         module = BACKENDS[name]

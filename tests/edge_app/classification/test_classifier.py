@@ -114,7 +114,7 @@ def test_crops_of_another_window_are_refused(classifier: Classifier) -> None:
 
 
 def test_an_unknown_back_end_names_the_known_ones(bundle: Bundle) -> None:
-    with pytest.raises(UserError, match="auto, edgetpu, litert, tflite_runtime"):
+    with pytest.raises(UserError, match="auto, edgetpu, onnx, litert, tflite_runtime"):
         open_backend(bundle, preference="hal9000")
 
 

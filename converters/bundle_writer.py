@@ -69,6 +69,7 @@ def write_bundle(
     float_weights: Path | None,
     temperature: float,
     log_prior: npt.NDArray[np.float64],
+    assumed_mix: Sequence[float],
     rejection: Rejection,
     confusion: npt.NDArray[np.float64],
     metrics: Mapping[str, Any],
@@ -88,7 +89,8 @@ def write_bundle(
         Keras weights to fine-tune from, copied in as ``float.weights.h5``.
     card : str
         Text of ``MODEL_CARD.md``.
-    name, bundle_version, classes, geometry, code_scale, model, temperature, log_prior, rejection, confusion
+    name, bundle_version, classes, geometry, code_scale, model, temperature, log_prior, assumed_mix, rejection,
+    confusion
         Go to ``bundle.json``, as do ``metrics`` and ``training``.
     prototypes, reference_embeddings, reference_labels
         Go to ``reference.npz``, beside the model's last layer: what embeddings of each class look like, for rejection
@@ -144,6 +146,7 @@ def write_bundle(
             "quantisation": {k: q.model_dump() for k, q in sorted(model.quantisation.items())},
             "temperature": round(temperature, 4),
             "log_prior": [round(float(v), 4) for v in log_prior],
+            "assumed_mix": [round(float(v), 6) for v in assumed_mix],
             "rejection": rejection.model_dump(),
             "confusion_matrix": np.round(confusion, 4).tolist(),
             "metrics": dict(metrics),

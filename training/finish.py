@@ -35,6 +35,9 @@ F4 = npt.NDArray[np.float32]
 
 REPRESENTATIVE = 400
 REFERENCE_PER_CLASS = 60
+#: Smaller particles (true ECD, um) are hardly ever counted, and most look alike: they set neither temperature nor
+#: rejection.
+SMALLEST_UM = 4.0
 #: Share of particles outside the classes in the mixes by which the rejection is judged.
 UNKNOWN_SHARE = 0.10
 
@@ -65,7 +68,8 @@ def finish_bundle(
     tests: Mapping[str, LabelledCrops],
     classes: Sequence[str],
     training: Mapping[str, Any],
-    log_prior: npt.NDArray[np.float64] | None = None,
+    taught_mix: Sequence[float] | None = None,
+    class_offset: Sequence[float] | None = None,
     strangers: LabelledCrops | None = None,
 ) -> Bundle:
     """Calibrate, quantise, measure and write.
@@ -88,8 +92,10 @@ def finish_bundle(
     classes : sequence of str
     training : mapping
         How it was taught, for the record.
-    log_prior : ndarray (C,), optional
-        Shift of the logits to another class mix than the one taught.
+    taught_mix : sequence of float, optional
+        Class shares of the crops it was taught; default equal. The bundle's probabilities are for equal shares.
+    class_offset : sequence of float, optional
+        Added to the log probability of each class before the best is chosen; the probabilities stay.
     strangers : LabelledCrops, optional
         Crops of families outside the classes, not among the tests: they choose the rejection. None: nothing is
         rejected.
@@ -99,24 +105,29 @@ def finish_bundle(
     Bundle
     """
     n = len(classes)
-    shift = np.zeros(n) if log_prior is None else log_prior
+    # The network learned the mix it was taught; the probabilities that leave it are for equal shares.
+    shift = np.zeros(n) if taught_mix is None else -np.log(n * np.asarray(taught_mix, np.float64))
     shift4 = shift.astype(np.float32)
     rng = np.random.default_rng(0)
     representative = calibration.take(rng.permutation(len(calibration))[:REPRESENTATIVE])
     integer = convert_to_int8(model, representative.crops, code_scale=CODE_SCALE)
 
     logits, embedding = run_int8(integer, calibration.crops)
-    temperature = find_temperature(logits, calibration.label)
-    rejection = Rejection()
+    counted = ~(calibration.ecd_um < SMALLEST_UM)
+    temperature = find_temperature(logits[counted], calibration.label[counted], log_prior=shift4)
+    offset = None if class_offset is None else tuple(float(v) for v in class_offset)
+    rejection = Rejection(class_offset=offset)
     rejection_figures: dict[str, float] = {}
     if strangers is not None:
+        strangers = strangers.take(np.flatnonzero(~(strangers.ecd_um < SMALLEST_UM)))
         stray, stray_embedding = run_int8(integer, strangers.crops)
         rejection, rejection_figures = choose_rejection(
-            probabilities_of(logits, temperature=temperature, log_prior=shift4),
-            calibration.label,
+            probabilities_of(logits[counted], temperature=temperature, log_prior=shift4),
+            calibration.label[counted],
             probabilities_of(stray, temperature=temperature, log_prior=shift4),
-            known_novelty=_novelty(integer, embedding),
+            known_novelty=_novelty(integer, embedding[counted]),
             unknown_novelty=_novelty(integer, stray_embedding),
+            class_offset=offset,
         )
     metrics: dict[str, Any] = {}
     confusion = np.zeros((n, n + 1))
@@ -182,6 +193,7 @@ def finish_bundle(
             float_weights=weights,
             temperature=temperature,
             log_prior=shift,
+            assumed_mix=[1 / n] * n,
             rejection=rejection,
             confusion=confusion,
             metrics=metrics,

@@ -60,7 +60,12 @@ class BundleDescription(BaseModel):
     input: BundleInput
     quantisation: dict[str, Quantisation] = Field(description="of crop, context, logits and embedding")
     temperature: float = Field(gt=0)
-    log_prior: tuple[float, ...] = Field(description="added to the scaled logits: the class mix assumed, per class")
+    log_prior: tuple[float, ...] = Field(
+        description="added to the scaled logits: from the class mix taught to the mix assumed, per class"
+    )
+    assumed_mix: tuple[float, ...] | None = Field(
+        default=None, description="class shares behind the probabilities; None: equal"
+    )
     rejection: Rejection
     confusion_matrix: tuple[tuple[float, ...], ...] = Field(
         description="rows true class, columns classes then unknown; shares of the row"
@@ -77,6 +82,9 @@ class BundleDescription(BaseModel):
             raise ValueError(f"classes must differ and none may be '{UNKNOWN}', found {', '.join(self.classes)}")
         if len(self.log_prior) != n:
             raise ValueError(f"log_prior has {len(self.log_prior)} numbers for {n} classes")
+        for name, values in (("assumed_mix", self.assumed_mix), ("class_offset", self.rejection.class_offset)):
+            if values is not None and len(values) != n:
+                raise ValueError(f"{name} has {len(values)} numbers for {n} classes")
         if "model.tflite" not in self.files:
             raise ValueError("files does not name model.tflite")
         missing = {"crop", "context", "logits"} - set(self.quantisation)
@@ -116,6 +124,12 @@ class Bundle:
         return self.description.classes
 
     @property
+    def assumed_mix(self) -> tuple[float, ...]:
+        """Class shares behind the probabilities."""
+        n = len(self.classes)
+        return self.description.assumed_mix or (1 / n,) * n
+
+    @property
     def geometry(self) -> CropGeometry:
         """How crops are cut for this network."""
         i = self.description.input
@@ -131,6 +145,8 @@ class Bundle:
         """Short readable step for the pipeline identity."""
         d = self.description
         rule = f"p={d.rejection.minimum_probability:g}:n={d.rejection.maximum_novelty:g}:t={d.temperature:g}"
+        if d.rejection.class_offset is not None:
+            rule += ":o=" + ",".join(f"{v:g}" for v in d.rejection.class_offset)
         return f"classify:{d.name}@{d.version}:{rule}:m={self.model_sha256[:12]}"
 
     @staticmethod

@@ -249,7 +249,7 @@ def corrected_class_counts(
     probabilities
         (n, C) calibrated.
     assumed_prior
-        Mix behind ``probabilities``: softmax of the bundle's ``log_prior``; default equal shares.
+        Mix behind ``probabilities``: the bundle's ``assumed_mix``; default equal shares.
     confusion
         (C, C + 1) shares, columns classes then unknown: the bundle's ``confusion_matrix``.
     tested_per_class
@@ -317,7 +317,8 @@ def corrected_class_counts(
     low = np.maximum(0.0, corrected - np.hypot(corrected - low, beyond))
     high = corrected + np.hypot(high - corrected, beyond)
     tail = 50 * (1 - confidence)
-    percentiles = np.percentile(spread, [tail, 100 - tail], axis=0)
+    # Ranks over one more than there are draws: the next one lies outside in the stated share of cases.
+    percentiles = np.percentile(spread, [tail, 100 - tail], axis=0, method="weibull")
     return ClassCounts(
         classes=names,
         method=method,

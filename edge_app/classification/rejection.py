@@ -22,6 +22,10 @@ class Rejection(BaseModel):
     maximum_distance: tuple[float, ...] | None = Field(
         default=None, description="above this distance to the class's prototype in the embedding, a number per class"
     )
+    class_offset: tuple[float, ...] | None = Field(
+        default=None,
+        description="added to the log probability of each class before the best is chosen; the probabilities stay",
+    )
     maximum_novelty: float = Field(
         default=1.0, ge=0, le=1, description="above this probability of being none of the classes"
     )
@@ -32,7 +36,7 @@ class Classification:
     """Classes of n particles.
 
     ``class_index`` int16 (n,) into ``Classifier.classes`` (the last is ``unknown``), ``confidence`` float32 (n,)
-    the calibrated probability of the best class (also where rejected), ``probabilities`` float32 (n, C) over the
+    the calibrated probability of the class chosen (also where rejected), ``probabilities`` float32 (n, C) over the
     network's own classes. Where the network reads true size too: ``ecd_um``, ``ecd_relative_sd`` and ``depth_um``
     (distance from the focal plane) float32 (n,); where it was taught to know strangers, ``novelty`` float32 (n,), the
     probability of being none of the classes; else None.
@@ -134,7 +138,10 @@ def decide(
         float32 (n,), probability of being none of the classes; needed only by a rule with ``maximum_novelty`` below 1.
     """
     n, classes = probabilities.shape
-    best = probabilities.argmax(axis=1) if n else np.empty(0, np.int64)
+    weighed = probabilities
+    if rejection.class_offset is not None:
+        weighed = probabilities * np.exp(np.asarray(rejection.class_offset, np.float32))
+    best = weighed.argmax(axis=1) if n else np.empty(0, np.int64)
     confidence = probabilities[np.arange(n), best]
     unknown = confidence < rejection.minimum_probability
     if rejection.maximum_distance is not None and embedding is not None and prototypes is not None:

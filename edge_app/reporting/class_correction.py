@@ -45,7 +45,7 @@ def corrected_classes(
     Parameters
     ----------
     bundle
-        What the record says of the model; its ``log_prior`` is the mix behind the probabilities.
+        What the record says of the model; its ``assumed_mix`` is the mix behind the probabilities.
     sizes_um
         Cumulative sizes.
     volume_ml
@@ -54,18 +54,18 @@ def corrected_classes(
     Returns
     -------
     CorrectedClasses or None
-        None where the record holds no probabilities or no ``log_prior``, or nothing was counted.
+        None where the record holds no probabilities or no ``assumed_mix``, or nothing was counted.
     """
-    log_prior, probabilities = bundle.get("log_prior"), particles.probabilities
+    mix, probabilities = bundle.get("assumed_mix"), particles.probabilities
     known = tuple(c for c in particles.classes if c != UNKNOWN)
-    if probabilities is None or log_prior is None or not volume_ml > 0 or len(log_prior) != len(known):
+    if probabilities is None or mix is None or not volume_ml > 0 or len(mix) != len(known):
         return None
     counted = particles.particles.ecd_um[particles.particles.weight > 0]
     # Nothing can be said of a mix where there is no particle.
     sizes_um = [s for s in sizes_um if (counted >= np.float32(s)).any()]
     if not sizes_um:
         return None
-    prior = np.exp(np.asarray(log_prior, np.float64))
+    prior = np.asarray(mix, np.float64)
     found = []
     for size_um in sizes_um:
         chosen = particles.particles.ecd_um >= np.float32(size_um)

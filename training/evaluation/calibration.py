@@ -77,12 +77,12 @@ def at_temperature(probabilities: F4, *, temperature: float, log_prior: npt.Arra
     return probabilities_of(scaled * np.float32(temperature), temperature=new, log_prior=shift)
 
 
-def find_temperature(logits: F4, label: Ints) -> float:
-    """Temperature between 0.3 and 4 with the least negative log likelihood."""
+def find_temperature(logits: F4, label: Ints, *, log_prior: npt.ArrayLike = 0.0) -> float:
+    """Temperature between 0.3 and 4 with the least negative log likelihood; ``log_prior`` is added to scaled logits."""
     rows = np.arange(len(label))
 
     def loss(temperature: float) -> float:
-        scaled = logits.astype(np.float64) / temperature
+        scaled = logits.astype(np.float64) / temperature + np.asarray(log_prior, np.float64)
         scaled -= scaled.max(axis=1, keepdims=True)
         return float(np.mean(np.log(np.exp(scaled).sum(axis=1)) - scaled[rows, label]))
 

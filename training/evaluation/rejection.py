@@ -36,6 +36,7 @@ def choose_rejection(
     *,
     known_novelty: F4 | None = None,
     unknown_novelty: F4 | None = None,
+    class_offset: tuple[float, ...] | None = None,
     unknown_share: float = 0.10,
     highest: float = 0.36,
     mixes: int = 60,
@@ -50,6 +51,8 @@ def choose_rejection(
     label : ndarray of int (n,)
     known_novelty, unknown_novelty : ndarray of float32 (n,), (m,), optional
         Probability of being none of the classes, from networks that say it; then both thresholds are chosen together.
+    class_offset : tuple of float, optional
+        As in `edge_app.classification.rejection.Rejection`; goes into the rule.
     unknown_share : float
         Share of unknown particles in the mixes.
     highest : float
@@ -78,7 +81,7 @@ def choose_rejection(
 
     novelties = (1.0,) if known_novelty is None or unknown_novelty is None else NOVELTY_THRESHOLDS
     rules = [
-        Rejection(minimum_probability=float(p), maximum_novelty=n)
+        Rejection(minimum_probability=float(p), maximum_novelty=n, class_offset=class_offset)
         for n in novelties
         for p in np.round(np.arange(0.0, highest + 1e-9, 0.02), 2)
     ]

@@ -288,8 +288,8 @@ def test_a_drift_of_the_focus_shows(tmp_path: Path) -> None:
 def test_class_counts_are_corrected_where_the_record_allows_it(tmp_path: Path) -> None:
     rng = np.random.default_rng(4)
     content = runs.window_content(rng, 0, per_frame=80)
-    prior = [0.4, 0.0, 0.0, 0.0]
-    for name, bundle in (("with", {"name": "default", "log_prior": prior}), ("without", {"name": "default"})):
+    prior = [0.4, 0.2, 0.2, 0.2]
+    for name, bundle in (("with", {"name": "default", "assumed_mix": prior}), ("without", {"name": "default"})):
         with runs.create(tmp_path / name, bundle=bundle) as record:
             record.commit_window(
                 content.window, content.particles, class_index=content.class_index, confidence=content.confidence,
@@ -299,10 +299,9 @@ def test_class_counts_are_corrected_where_the_record_allows_it(tmp_path: Path) -
     corrected = read_run(tmp_path / "with").corrected
     p = content.particles
     chosen = p.ecd_um >= 10.0
-    shares = np.exp(prior) / np.exp(prior).sum()
     expected = corrected_class_counts(
         content.class_index[chosen], p.weight[chosen], classes=runs.CLASSES[:-1],
-        probabilities=content.probabilities[chosen], assumed_prior=shares,
+        probabilities=content.probabilities[chosen], assumed_prior=np.array(prior),
     )  # fmt: skip
     column = corrected.sizes_um.index(10.0)
     for k, name in enumerate(expected.classes):

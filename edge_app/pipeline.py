@@ -314,7 +314,7 @@ class Pipeline:
                 "name": self.bundle.description.name,
                 "version": self.bundle.description.version,
                 "sha256": self.bundle.model_sha256,
-                "log_prior": list(self.bundle.description.log_prior),
+                "assumed_mix": list(self.bundle.assumed_mix),
                 "signed_by": self.bundle.signed_by,
                 "backend": self._opened.backend.name,
                 "backend_version": self._opened.backend.version,

@@ -43,8 +43,10 @@ LEAST_SHAPE: Final = 0.88
 LEAST_GRAIN: Final = 0.35
 #: The grain of small pictures agrees by chance: so many standard deviations are asked for on top.
 CHANCE_SIGMAS: Final = 5.0
+FLAT_SIGMAS: Final = 3.5
 
 _ROWS: Final = 512
+_PORTION_PIXELS: Final = 2_000_000
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -220,8 +222,8 @@ def _turned_picture(picture: U1, turn: int) -> U1:
     return np.ascontiguousarray(out)
 
 
-def _alike(pictures: Sequence[U1]) -> list[tuple[int, int, int]]:
-    """Pairs that look alike: (first, second, orientation of second), one orientation per entry."""
+def _alike(pictures: Sequence[U1]) -> npt.NDArray[np.int64]:
+    """Pairs that look alike, int (pairs, 3): first, second, orientation of the second in which it does."""
     shape = np.array([p.shape for p in pictures], np.float32)
     order = np.argsort(shape.max(axis=1), kind="stable")
     shape = shape[order]
@@ -232,7 +234,7 @@ def _alike(pictures: Sequence[U1]) -> list[tuple[int, int, int]]:
     bits = np.where(coefficients > 0, np.float32(1), np.float32(-1))
     bits[:, 0, 0] = 0
     n = len(pictures)
-    found: list[tuple[int, int, int]] = []
+    found: list[npt.NDArray[np.int64]] = []
     for low in range(0, n, _ROWS):
         high = min(low + _ROWS, n)
         # Sorted by the longer side, the copies of these rows lie in one stretch behind them.
@@ -254,10 +256,19 @@ def _alike(pictures: Sequence[U1]) -> list[tuple[int, int, int]]:
                 continue
             agreement = np.einsum("ij,ij->i", flat[1][i], _turned(bits[columns][j], turn).reshape(len(j), -1))
             close = (COEFFICIENTS**2 - 1 - agreement) / 2 <= FARTHEST_BITS
-            for a, b in zip(order[low + i[close]].tolist(), order[low + j[close]].tolist(), strict=True):
-                # The eight orientations are those of the second row; turning back is an orientation as well.
-                found.append((a, b, turn) if a < b else (b, a, _INVERSE[turn]))
-    return found
+            first, second = order[low + i[close]], order[low + j[close]]
+            # The eight orientations are those of the second row; turning back is an orientation as well.
+            swapped = first > second
+            found.append(
+                np.column_stack(
+                    [
+                        np.where(swapped, second, first),
+                        np.where(swapped, first, second),
+                        np.where(swapped, _INVERSE[turn], turn),
+                    ]
+                )
+            )
+    return np.concatenate(found) if found else np.empty((0, 3), np.int64)
 
 
 def _inverse_turns() -> tuple[int, ...]:
@@ -271,52 +282,113 @@ def _inverse_turns() -> tuple[int, ...]:
 _INVERSE: Final = _inverse_turns()
 
 
-def _correlation(a: F4, b: F4) -> float:
-    a, b = a - a.mean(), b - b.mean()
-    scale = float(np.sqrt((a * a).sum() * (b * b).sum()))
-    return float((a * b).sum()) / scale if scale > 0 else 0.0
+def _unit(stack: F4) -> F4:
+    """Flattened, without mean, of length 1: their products are correlations."""
+    flat = stack.reshape(len(stack), -1)
+    flat = flat - flat.mean(axis=1, keepdims=True)
+    return np.asarray(flat / np.maximum(np.linalg.norm(flat, axis=1, keepdims=True), 1e-6), np.float32)
 
 
-def _grain(picture: F4) -> F4:
+def _grain(stack: F4) -> F4:
     """What a pixel differs by from the mean of its neighbours above, below, left and right."""
-    kernel = np.array([[0, -1, 0], [-1, 4, -1], [0, -1, 0]], np.float32) / 4
-    return np.asarray(cv2.filter2D(picture, -1, kernel, borderType=cv2.BORDER_REFLECT), np.float32)
+    wide = np.pad(stack, ((0, 0), (1, 1), (1, 1)), mode="reflect")
+    around = wide[:, :-2, 1:-1] + wide[:, 2:, 1:-1] + wide[:, 1:-1, :-2] + wide[:, 1:-1, 2:]
+    return np.asarray(stack - around / 4, np.float32)
 
 
-def _sized(picture: U1, height: int, width: int) -> F4:
-    whole = picture.astype(np.float32)
-    if whole.shape == (height, width):
-        return whole
-    return np.asarray(cv2.resize(whole, (width, height), interpolation=cv2.INTER_AREA), np.float32)
+def _flat(stack: F4) -> npt.NDArray[np.bool_]:
+    """Flatter half of each picture."""
+    square = np.ones((3, 3), np.uint8)
+    slope = np.stack([cv2.morphologyEx(picture, cv2.MORPH_GRADIENT, square) for picture in stack])
+    return np.asarray(slope <= np.median(slope, axis=(1, 2), keepdims=True), np.bool_)
 
 
-def _copy_match(a: U1, b: U1, turn: int) -> float | None:
-    """Correlation of ``a`` with ``b`` turned, if they are one exposure, else None."""
-    turned = _turned_picture(b, turn)
-    height, width = min(a.shape[0], turned.shape[0]), min(a.shape[1], turned.shape[1])
-    one, two = _sized(a, height, width), _sized(turned, height, width)
-    match = _correlation(one, two)
-    if match < LEAST_MATCH:
-        return None
-    contrast = max(float(one.std()), float(two.std()))
-    residual = contrast * float(np.sqrt(max(0.0, 1 - match * match)))
-    if residual <= ROUNDING_LEVELS:
-        return match
-    if residual > LARGEST_RESIDUAL:
-        return None
-    # Round look-alikes match in every orientation, copies in one only: what counts is how much of what other
-    # orientations leave unexplained this one explains, of the picture and, more finely, of its grain.
-    others = [_sized(_turned_picture(b, k), height, width) for k in range(8) if k != turn]
-    if _beyond(match, [_correlation(one, o) for o in others]) >= LEAST_SHAPE:
-        return match
-    grain = _grain(one)
-    beyond = _beyond(_correlation(grain, _grain(two)), [_correlation(grain, _grain(o)) for o in others])
-    return match if beyond >= LEAST_GRAIN + CHANCE_SIGMAS / float(np.sqrt(grain.size)) else None
+def _beyond(own: F4, others: F4) -> F4:
+    """Share that the right orientation explains of what the best of the others leaves."""
+    common = np.maximum(others.max(axis=1), 0)
+    return np.asarray((own - common) / np.maximum(1 - common, 1e-3), np.float32)
 
 
-def _beyond(own: float, others: Sequence[float]) -> float:
-    common = max(0.0, *others)
-    return (own - common) / max(1 - common, 1e-3)
+@dataclass(frozen=True)
+class _Sized:
+    """Pictures brought to one size, in one orientation."""
+
+    contrast: F4
+    unit: F4
+    grain: F4
+    unit_grain: F4
+
+    @staticmethod
+    def of(pictures: Sequence[U1], height: int, width: int) -> _Sized:
+        stack = np.empty((len(pictures), height, width), np.float32)
+        for k, picture in enumerate(pictures):
+            whole = picture.astype(np.float32)
+            same = whole.shape == (height, width)
+            stack[k] = whole if same else cv2.resize(whole, (width, height), interpolation=cv2.INTER_AREA)
+        grain = _grain(stack)
+        return _Sized(stack.std(axis=(1, 2)), _unit(stack), grain.reshape(len(stack), -1), _unit(grain))
+
+
+def _copies(pictures: Sequence[U1], pairs: npt.NDArray[np.int64]) -> tuple[npt.NDArray[np.int64], F4]:
+    """Which of the pairs that look alike are one exposure: rows of ``pairs``, and their correlation."""
+    if not len(pairs):
+        return np.empty(0, np.int64), np.empty(0, np.float32)
+    shape = np.array([p.shape for p in pictures], np.int64)
+    first, second, turn = pairs.T
+    turned = np.where(turn[:, None] & 4, shape[second][:, ::-1], shape[second])
+    size = np.minimum(shape[first], turned)
+    sizes, of_size = np.unique(size, axis=0, return_inverse=True)
+    by_size = np.argsort(of_size.ravel(), kind="stable")
+    ends = np.cumsum(np.bincount(of_size.ravel(), minlength=len(sizes)))
+    rows: list[npt.NDArray[np.int64]] = []
+    matches: list[F4] = []
+    for (height, width), members in zip(sizes.tolist(), np.split(by_size, ends[:-1]), strict=True):
+        # Bounded memory: a portion of pairs of large pictures is small.
+        portion = max(1, _PORTION_PIXELS // (height * width))
+        for at in range(0, len(members), portion):
+            some = members[at : at + portion]
+            kept, match = _copies_of_size(pictures, pairs[some], height, width)
+            rows.append(some[kept])
+            matches.append(match)
+    return np.concatenate(rows), np.concatenate(matches)
+
+
+def _copies_of_size(
+    pictures: Sequence[U1], pairs: npt.NDArray[np.int64], height: int, width: int
+) -> tuple[npt.NDArray[np.int64], F4]:
+    first, a = np.unique(pairs[:, 0], return_inverse=True)
+    second, b = np.unique(pairs[:, 1:], axis=0, return_inverse=True)
+    a, b = a.ravel(), b.ravel()
+    one = _Sized.of([pictures[i] for i in first.tolist()], height, width)
+    two = _Sized.of([_turned_picture(pictures[i], k) for i, k in second.tolist()], height, width)
+    match = np.einsum("ij,ij->i", one.unit[a], two.unit[b])
+    contrast = np.maximum(one.contrast[a], two.contrast[b])
+    residual = contrast * np.sqrt(np.maximum(0, 1 - match * match))
+    sure = (match >= LEAST_MATCH) & (residual <= ROUNDING_LEVELS)
+    open_rows = np.flatnonzero((match >= LEAST_MATCH) & ~sure & (residual <= LARGEST_RESIDUAL))
+    if len(open_rows):
+        # Where the picture is flat only noise is left to agree.
+        flat = _flat(one.unit.reshape(-1, height, width)).reshape(len(first), -1)
+        x = one.grain[a[open_rows]] * flat[a[open_rows]]
+        y = two.grain[b[open_rows]] * flat[a[open_rows]]
+        power = np.maximum(np.einsum("ij,ij->i", x, x), 1e-6), np.maximum(np.einsum("ij,ij->i", y, y), 1e-6)
+        agreement = np.einsum("ij,ij->i", x, y) / np.sqrt(power[0] * power[1])
+        # Pixels that take part, from the kurtosis (3 for noise): where the picture is black there is no grain.
+        pixels = 3 * power[0] ** 2 / np.maximum(np.einsum("ij,ij->i", x * x, x * x), 1e-6)
+        open_rows = open_rows[agreement >= FLAT_SIGMAS / np.sqrt(np.maximum(pixels, 1))]
+    chance = 1 / float(np.sqrt(height * width))
+    for row in open_rows.tolist():
+        # Round look-alikes match in every orientation, copies in one only: what counts is how much of what other
+        # orientations leave unexplained this one explains, of the picture and, more finely, of its grain.
+        turn = int(pairs[row, 2])
+        turns = [_turned_picture(pictures[pairs[row, 1]], k) for k in range(8) if k != turn]
+        others = _Sized.of(turns, height, width)
+        own_grain = one.unit_grain[a[row]] @ two.unit_grain[b[row]]
+        shape = _beyond(match[row : row + 1], (others.unit @ one.unit[a[row]])[None])
+        grain = _beyond(own_grain[None], (others.unit_grain @ one.unit_grain[a[row]])[None])
+        sure[row] = shape[0] >= LEAST_SHAPE or grain[0] >= LEAST_GRAIN + CHANCE_SIGMAS * chance
+    kept = np.flatnonzero(sure)
+    return kept, match[kept].astype(np.float32)
 
 
 def find_duplicates(
@@ -357,11 +429,12 @@ def find_duplicates(
             identical.add((first, i))
             best[first, i] = 1.0
     chosen = sorted(same.values())
-    for a, b, turn in _alike([pictures[i] for i in chosen]):
+    distinct = [pictures[i] for i in chosen]
+    alike = _alike(distinct)
+    rows, matches = _copies(distinct, alike)
+    for (a, b, _), match in zip(alike[rows].tolist(), matches.tolist(), strict=True):
         pair = chosen[a], chosen[b]
-        match = _copy_match(pictures[pair[0]], pictures[pair[1]], turn)
-        if match is not None and match > best.get(pair, -1.0):
-            best[pair] = match
+        best[pair] = max(best.get(pair, -1.0), match)
     return Duplicates(
         pairs=tuple(
             DuplicatePair(first=i, second=j, match=match, identical=(i, j) in identical)

@@ -124,7 +124,8 @@ def compare(
         return GroupTables(answers.truth, answers.called, answers.group, classes=n, resamples=resamples)
 
     table_a, table_b = tables(a), tables(b)
-    gain = difference(table_b, table_a, lambda s: s.macro_f1)
+    gain = difference(table_b, table_a, lambda s: s.macro_f1)[0]
+    class_gains = difference(table_b, table_a, lambda s: s.f1)
     paired = mcnemar(a.called == a.truth, b.called == b.truth)
     groups = len(np.unique(a.group))
     figures: dict[str, Any] = {
@@ -148,16 +149,10 @@ def compare(
             "both_wrong": paired.both_wrong,
             "p_value": paired.p_value,
         },
-        "per_class": [
-            {"pictures": int((a.truth == c).sum()), "f1_gain": _class_gain(table_a, table_b, c)} for c in range(n)
-        ],
+        "per_class": [{"pictures": int((a.truth == c).sum()), "f1_gain": class_gains[c].rounded()} for c in range(n)],
         "by_size_um": _by_size(a, b, tables),
     }
     return Study(figures=figures, panels=_disputed(a, b, problem))
-
-
-def _class_gain(a: GroupTables, b: GroupTables, c: int) -> dict[str, float | None]:
-    return difference(b, a, lambda s: s.f1[..., c]).rounded()
 
 
 def _bundle_figures(problem: Problem, answers: Answers, table: GroupTables) -> dict[str, Any]:
@@ -201,7 +196,7 @@ def _by_size(a: Answers, b: Answers, tables: Callable[[Answers], GroupTables]) -
             found[f"{low:g}-{high:g}"] = {
                 "pictures": len(rows),
                 "macro_f1": [t.interval(lambda s: s.macro_f1)[0].rounded() for t in (one, two)],
-                "gain": difference(two, one, lambda s: s.macro_f1).rounded(),
+                "gain": difference(two, one, lambda s: s.macro_f1)[0].rounded(),
             }
     return found
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import Callable
 from dataclasses import dataclass
 
@@ -134,29 +135,37 @@ class GroupTables:
         figure : callable
             Picks an array of `TableScores`.
         """
-        return _ranges(figure(scores_of_tables(self.table)), figure(scores_of_tables(self.drawn)))
+        return _ranges(figure(scores_of_tables(self.table)), _drawn(self, figure))
 
 
-def difference(first: GroupTables, second: GroupTables, figure: Callable[[TableScores], F8]) -> Range:
-    """A figure of the first minus that of the second, the same groups drawn for both.
+def difference(first: GroupTables, second: GroupTables, figure: Callable[[TableScores], F8]) -> list[Range]:
+    """A figure of the first minus that of the second, the same groups drawn for both; a range per class or just one.
 
     Parameters
     ----------
     first, second : GroupTables
         Of the same particles, with the same seed.
     figure : callable
-        Picks one number of `TableScores`.
+        Picks an array of `TableScores`.
     """
     if first.groups != second.groups:
         raise ValueError(f"{first.groups} and {second.groups} groups: not the same particles")
     value = figure(scores_of_tables(first.table)) - figure(scores_of_tables(second.table))
-    draws = figure(scores_of_tables(first.drawn)) - figure(scores_of_tables(second.drawn))
-    return _ranges(value, draws)[0]
+    return _ranges(value, _drawn(first, figure) - _drawn(second, figure))
+
+
+def _drawn(tables: GroupTables, figure: Callable[[TableScores], F8]) -> F8:
+    """A figure of every resample; NaN for a class that no drawn group has, which says nothing of how it is called."""
+    scores = scores_of_tables(tables.drawn)
+    draws = figure(scores)
+    return np.where(scores.support > 0, draws, np.nan) if draws.shape == scores.support.shape else draws
 
 
 def _ranges(value: F8, draws: F8) -> list[Range]:
     """``value`` () or (C,), ``draws`` (B,) or (B, C)."""
     tail = 100 * (1 - CONFIDENCE) / 2
-    low, high = np.percentile(draws, [tail, 100 - tail], axis=0)
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", RuntimeWarning)  # a class that is in no draw at all has no interval
+        low, high = np.nanpercentile(draws, [tail, 100 - tail], axis=0)
     each = (np.atleast_1d(v).tolist() for v in (value, low, high))
     return [Range(value=v, low=a, high=b) for v, a, b in zip(*each, strict=True)]

@@ -32,7 +32,7 @@ def _compared(nominal: Answers, changed: Answers, classes: int, resamples: int) 
     if len(both):
         before = _tables(nominal.take(first), classes, resamples)
         after = _tables(changed.take(second), classes, resamples)
-        figures["loss"] = difference(before, after, lambda s: s.macro_f1).rounded()
+        figures["loss"] = difference(before, after, lambda s: s.macro_f1)[0].rounded()
     return figures
 
 

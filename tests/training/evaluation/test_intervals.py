@@ -40,6 +40,12 @@ def test_copies_of_a_picture_in_one_group_make_no_interval_narrower() -> None:
         assert once.interval(figure) == often.interval(figure)
 
 
+def test_a_class_in_few_groups_is_judged_by_the_draws_that_have_it() -> None:
+    truth = np.array([0, 0, 0, 0, 1])
+    found = GroupTables(truth, truth, np.arange(5), classes=2).interval(lambda s: s.f1)
+    assert [(r.low, r.high) for r in found] == [(1, 1), (1, 1)]
+
+
 def test_a_rejected_particle_is_missed_but_wrongs_no_other_class() -> None:
     scores = scores_of_tables(np.array([[1, 0, 1], [0, 2, 0]]))
     assert scores.precision.tolist() == [1, 1]
@@ -53,9 +59,9 @@ def test_a_difference_of_the_same_calls_is_none_and_of_better_ones_surely_positi
     worse = np.where(rng.random(600) < 0.4, (truth + 1) % 3, truth)
     better = np.where(rng.random(600) < 0.2, (truth + 1) % 3, truth)
     a, b = (GroupTables(truth, called, group, classes=3) for called in (worse, better))
-    same = difference(a, a, lambda s: s.macro_f1)
+    (same,) = difference(a, a, lambda s: s.macro_f1)
     assert (same.value, same.low, same.high) == (0, 0, 0)
-    gain = difference(b, a, lambda s: s.macro_f1)
+    (gain,) = difference(b, a, lambda s: s.macro_f1)
     assert 0 < gain.low < gain.value < gain.high
     with pytest.raises(ValueError, match="not the same particles"):
         difference(a, GroupTables(truth[:4], worse[:4], group[:4], classes=3), lambda s: s.macro_f1)

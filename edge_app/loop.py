@@ -13,7 +13,7 @@ import numpy.typing as npt
 from edge_app.capture.frame import Frame
 from edge_app.capture.source import FrameSource
 from edge_app.classification.classifier import Classifier
-from edge_app.classification.context import field_positions
+from edge_app.classification.context import MeasuredColumns, field_positions
 from edge_app.classification.crops import Crops, cut_crops
 from edge_app.measurement.calibration import Calibration
 from edge_app.measurement.descriptors import measure
@@ -100,6 +100,7 @@ class Loop:
         self._calibration = calibration
         self._builder = builder
         self._min_ecd_um = min_ecd_um
+        self._columns = MeasuredColumns(classifier.bundle.geometry.context)
         self._stopping = False
         self.frame_hash = FrameHash() if hash_frames else None
         self.state = LoopState()
@@ -220,6 +221,7 @@ class Loop:
             ratio, regions = np.zeros((0, 0), np.uint8), Regions.empty((0, 0))
         particles = measure(ratio, regions, frame=frame.sequence, time_s=frame.time_s, calibration=self._calibration)
         large = particles.ecd_um >= self._min_ecd_um
+        columns = self._columns.of_frame(particles, regions, keep=large)
         if not large.all():
             rejected["small"] += int((~large).sum())
             particles = particles.take(large)
@@ -234,6 +236,7 @@ class Loop:
             field=field_positions(
                 particles.x_px, particles.y_px, particles.width_px, particles.height_px, frame_shape=ratio.shape
             ),
+            columns=columns,
         )
         self._spend("measure", started)
         return _MeasuredFrame(segmented=segmented, particles=particles, crops=crops, rejected=rejected)

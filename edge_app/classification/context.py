@@ -7,7 +7,9 @@ import numpy as np
 import numpy.typing as npt
 
 from edge_app.errors import UserError
+from edge_app.measurement.shape_moments import USR, shape_moments
 from edge_app.segmentation.particles import Particles
+from edge_app.segmentation.regions import Regions
 
 __all__ = [
     "DEFAULT_CONTEXT",
@@ -15,6 +17,7 @@ __all__ = [
     "FIELD",
     "SIZE_SHARES",
     "VOCABULARY",
+    "MeasuredColumns",
     "context_table",
     "field_positions",
     "particle_columns",
@@ -43,7 +46,8 @@ DESCRIPTORS: Final = (
 _SIZE_EDGES_UM: Final = (0.0, 5.0, 7.0, 10.0, 15.0, 25.0, np.inf)
 #: Share of the run's particles in each size bin: 0 to 5, 5 to 7, 7 to 10, 10 to 15, 15 to 25, above 25 um.
 SIZE_SHARES: Final = tuple(f"size_share_{k}" for k in range(len(_SIZE_EDGES_UM) - 1))
-VOCABULARY: Final = (*DEFAULT_CONTEXT, *DESCRIPTORS, *SIZE_SHARES)
+#: `USR` of the outline takes a third of a millisecond per frame, so a device may have it too.
+VOCABULARY: Final = (*DEFAULT_CONTEXT, *DESCRIPTORS, *SIZE_SHARES, *USR)
 
 
 def field_positions(x: Ints, y: Ints, width: Ints, height: Ints, *, frame_shape: tuple[int, ...]) -> F4:
@@ -116,7 +120,9 @@ def size_shares(ecd_um: npt.NDArray[np.floating]) -> F4:
     return (counts / max(1, counts.sum())).astype(np.float32)
 
 
-def particle_columns(names: Sequence[str], particles: Particles, run_sizes: F4 | None = None) -> dict[str, F4]:
+def particle_columns(
+    names: Sequence[str], particles: Particles, *, run_sizes: F4 | None = None, outline: F4 | None = None
+) -> dict[str, F4]:
     """Columns of measured particles that a network asks for beside picture and place.
 
     Parameters
@@ -127,6 +133,8 @@ def particle_columns(names: Sequence[str], particles: Particles, run_sizes: F4 |
         Measured.
     run_sizes
         `size_shares` of the run so far; None: not known yet, all zero.
+    outline
+        `edge_app.measurement.shape_moments.shape_moments` of the particles, (n, 12); None: not known.
 
     Returns
     -------
@@ -141,7 +149,54 @@ def particle_columns(names: Sequence[str], particles: Particles, run_sizes: F4 |
         elif name in SIZE_SHARES:
             share = 0.0 if run_sizes is None else float(run_sizes[SIZE_SHARES.index(name)])
             columns[name] = np.full(len(particles), share, np.float32)
+        elif name in USR and outline is not None:
+            columns[name] = outline[:, USR.index(name)]
     return columns
+
+
+class MeasuredColumns:
+    """Columns of `particle_columns` for the frames of one run, in order; nothing is computed that is not asked for.
+
+    Parameters
+    ----------
+    names
+        Context of the bundle.
+    """
+
+    def __init__(self, names: Sequence[str]) -> None:
+        self._names = [name for name in names if name not in DEFAULT_CONTEXT]
+        self._run_asked = any(name in SIZE_SHARES for name in self._names)
+        self._outline_asked = any(name in USR for name in self._names)
+        self._counts = np.zeros(len(SIZE_SHARES), np.int64)
+
+    def of_frame(
+        self, particles: Particles, regions: Regions, *, keep: npt.NDArray[np.bool_] | None = None
+    ) -> dict[str, F4] | None:
+        """Columns of a frame's particles.
+
+        Parameters
+        ----------
+        particles, regions
+            All of the frame, n rows each: the run's size distribution counts this frame's too, and the small ones.
+        keep
+            bool (n,): those that will be classified; None: all.
+
+        Returns
+        -------
+        dict of str to float32, a row per kept particle; None where the bundle asks for none
+        """
+        if not self._names:
+            return None
+        if self._run_asked:
+            self._counts += np.histogram(particles.ecd_um, _SIZE_EDGES_UM)[0]
+        if keep is not None and not keep.all():
+            particles, regions = particles.take(keep), regions.take(keep)
+        return particle_columns(
+            self._names,
+            particles,
+            run_sizes=(self._counts / max(1, self._counts.sum())).astype(np.float32) if self._run_asked else None,
+            outline=shape_moments(regions) if self._outline_asked else None,
+        )
 
 
 def context_table(names: Sequence[str], columns: Mapping[str, npt.NDArray[np.floating]], count: int) -> F4:

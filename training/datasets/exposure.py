@@ -14,9 +14,12 @@ import numpy as np
 import numpy.typing as npt
 
 from edge_app.capture.frame import RATIO_ONE
+from edge_app.classification.context import DEFAULT_CONTEXT
 from edge_app.classification.crops import CropGeometry, cut_crops
 from training.datasets.labelled import LabelledCrops
 from training.datasets.views import ViewStore
+from training.shape.detected import columns_of_detection
+from training.shape.run_sizes import VIEWS_PER_RUN, drawn_size_shares
 
 __all__ = ["Detection", "ExposureRanges", "detect", "expose_view", "simulated_crops"]
 
@@ -50,13 +53,20 @@ class ExposureRanges:
 
 @dataclass(frozen=True)
 class Detection:
-    """Box of the detected particle, px, and the area of its mask."""
+    """Box of the detected particle, px, the area of its mask, and where that is in the picture's components."""
 
     x: int
     y: int
     width: int
     height: int
     area: int
+    components: npt.NDArray[np.int32]
+    number: int
+
+    @property
+    def mask(self) -> npt.NDArray[np.uint8]:
+        """The particle's own pixels, uint8 0/1, as large as the picture."""
+        return (self.components == self.number).astype(np.uint8)
 
 
 _DISC3 = cv2.getStructuringElement(cv2.MORPH_ELLIPSE, (3, 3))
@@ -163,7 +173,7 @@ def detect(
     rows = rows[np.argsort(-stats[rows, cv2.CC_STAT_AREA], kind="stable")]
     chosen = rows[0] if pick >= 1.0 or len(rows) == 1 else rows[1 + int(pick * (len(rows) - 1))]
     x, y, w, h, area = (int(v) for v in stats[chosen])
-    return Detection(x, y, w, h, area)
+    return Detection(x, y, w, h, area, np.asarray(labels, np.int32), int(chosen))
 
 
 def _chunk(
@@ -184,6 +194,7 @@ def _chunk(
     um_per_px = np.empty(len(rows), np.float32)
     box = np.zeros(len(rows), np.float32)
     kept = np.zeros(len(rows), bool)
+    asked = [name for name in geometry.context if name not in DEFAULT_CONTEXT]
     geometries = [geometry.model_copy(update={"margin_px": m}) for m in range(len(ranges.margin_shares))]
     for k, i in enumerate(rows.tolist()):
         rng = np.random.default_rng(np.random.SeedSequence(seed, spawn_key=(i,)))
@@ -213,6 +224,11 @@ def _chunk(
             geometry=geometries[margin] if margin_px is None else geometry.model_copy(update={"margin_px": margin_px}),
             um_per_px=geometry.um_per_px,
             field=place if placed else None,
+            columns=columns_of_detection(
+                ratio, found.mask, names=asked, run_sizes=drawn_size_shares(seed=seed, run=i // VIEWS_PER_RUN)
+            )
+            if asked
+            else None,
         )
         pixels[k], context[k] = one.pixels[0], one.context[0]
         # The device would take this picture for one of the view's own scale, were it not for the change of scale.

@@ -4,21 +4,25 @@ from __future__ import annotations
 
 import threading
 from collections.abc import Callable
-from dataclasses import dataclass, field, fields, replace
+from dataclasses import asdict, dataclass, field, fields, replace
 from pathlib import Path
-from typing import Final
+from typing import Any, Final
 
 import numpy as np
 
+from converters import check_target
 from edge_app.classification.bundle import SHIPPED, Bundle
 from edge_app.classification.crops import CropGeometry
 from training.datasets.exposure import simulated_crops
 from training.datasets.labelled import LabelledCrops
 from training.datasets.views import ViewStore, render_shards
 from training.finish import finish_bundle
-from training.learning import Schedule, teach
+from training.fitting.disk import disk_errors, require_free
+from training.fitting.history import EventLog, compact, draw_curves, write_log
+from training.fitting.progress import TrainingProgress
+from training.learning import Keeping, Schedule, Taught, keras, teach
 from training.networks import build_network
-from training.optics import KNOWN, UNKNOWN_ONLY
+from training.optics import KNOWN, STRANGERS, UNKNOWN_ONLY
 
 __all__ = ["LIBRARIES", "PRIOR", "Library", "SimulatedFit", "render_library", "simulate_fit"]
 
@@ -35,7 +39,7 @@ PRIOR: Final = {
 
 #: Shift of the logits after training, chosen on the calibration library cut tightly: without it oil is missed more
 #: often than the rest is taken for oil (recall 0.93 and 0.98), and more so outside the training optics (0.78, 0.97).
-LOG_PRIOR: Final = {"silicone_oil": 0.6}
+CLASS_OFFSET: Final = {"silicone_oil": 0.6}
 
 #: Families of the training library in turn; protein and shards vary more than spheres and get more particles.
 _TRAINING_MIX: Final = (
@@ -71,7 +75,7 @@ class Library:
 
 
 #: Libraries that are taught from.
-TEACHING: Final = ("train0", "train1", "train2")
+TEACHING: Final = ("train0", "train1", "train2", "strangers")
 
 LIBRARIES: Final = {
     "train0": Library(families=_TRAINING_MIX, volumes=3000, seed=101, ranges="training"),
@@ -93,9 +97,21 @@ LIBRARIES: Final = {
         scenes_per_volume=4,
         large_share=0.02,
     ),
+    "strangers": Library(
+        families=STRANGERS,
+        volumes=1800,
+        seed=104,
+        ranges="training",
+        views_per_volume=8,
+        scenes_per_volume=4,
+        large_share=0.02,
+    ),
     "calibration": Library(families=KNOWN, volumes=700, seed=900_001, ranges="training", views_per_volume=4),
     "test": Library(families=KNOWN, volumes=1400, seed=8_000_001, ranges="training"),
     "heldout": Library(families=KNOWN, volumes=1400, seed=8_100_001, ranges="held-out"),
+    "stranger_calibration": Library(
+        families=STRANGERS, volumes=240, seed=900_002, ranges="training", views_per_volume=4
+    ),
     "unknown": Library(families=UNKNOWN_ONLY, volumes=600, seed=8_200_001, ranges="training"),
 }
 
@@ -128,15 +144,23 @@ def render_library(name: str, work: Path, *, share: float = 1.0, workers: int = 
 
 @dataclass
 class RollingExposures:
-    """Crops of views photographed anew: each epoch replaces one of ``parts`` slices, in a thread."""
+    """Crops of views photographed anew: each epoch replaces one of ``parts`` slices, in a thread.
+
+    What an epoch holds depends on the seed and its number only, so a training that was stopped can begin anywhere.
+    """
 
     store: ViewStore
     geometry: CropGeometry
     parts: int = 4
     seed: int = 1
-    _slices: list[LabelledCrops] = field(default_factory=list)
+    _slices: dict[int, tuple[int, LabelledCrops]] = field(default_factory=dict)
     _thread: threading.Thread | None = None
-    _fresh: LabelledCrops | None = None
+    _fresh: tuple[int, int, LabelledCrops] | None = None
+
+    def seed_of(self, part: int, epoch: int) -> int:
+        """Seed of a slice in an epoch: the slices are replaced in turn, one per epoch, from the second epoch on."""
+        last = epoch - 1 - (epoch - 1 - part) % self.parts
+        return self.seed if last < 0 else self.seed + 1 + last
 
     def _expose(self, part: int, seed: int) -> LabelledCrops:
         return simulated_crops(
@@ -148,21 +172,25 @@ class RollingExposures:
         )
 
     def __call__(self, epoch: int) -> LabelledCrops:
-        """Crops for an epoch; the sequence depends on the seed only."""
-        if not self._slices:
-            self._slices = [self._expose(part, self.seed) for part in range(self.parts)]
-        elif self._thread is not None:
+        """Crops for an epoch."""
+        if self._thread is not None:
             self._thread.join()
             assert self._fresh is not None
-            self._slices[(epoch - 1) % self.parts] = self._fresh
+            part, seed, crops = self._fresh
+            self._slices[part] = seed, crops
+        for part in range(self.parts):
+            seed = self.seed_of(part, epoch)
+            if part not in self._slices or self._slices[part][0] != seed:
+                self._slices[part] = seed, self._expose(part, seed)
         part = epoch % self.parts
+        seed = self.seed_of(part, epoch + 1)
 
         def work() -> None:
-            self._fresh = self._expose(part, self.seed + 1 + epoch)
+            self._fresh = part, seed, self._expose(part, seed)
 
         self._thread = threading.Thread(target=work)
         self._thread.start()
-        return LabelledCrops.concatenate(self._slices)
+        return LabelledCrops.concatenate([self._slices[k][1] for k in range(self.parts)])
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -190,12 +218,23 @@ class SimulatedFit:
         return replace(self, schedule=schedule)
 
 
+#: In the work folder.
+STATE: Final = "state.npz"
+WEIGHTS: Final = "last.weights.h5"
+
+
+def forget_state(work: Path) -> None:
+    """Begin again at the first epoch; rendered views stay."""
+    (work / STATE).unlink(missing_ok=True)
+
+
 def simulate_fit(
     out: Path = SHIPPED,
     *,
     work: Path,
     options: SimulatedFit = SimulatedFit(),
     report: Callable[[str], None] = print,
+    tensorboard: Path | None = None,
 ) -> Bundle:
     """Render what is missing, train and write the bundle.
 
@@ -204,29 +243,80 @@ def simulate_fit(
     out : Path
         Bundle folder.
     work : Path
-        Keeps the rendered views and the weights of the last epoch; a second call finds them again.
+        Keeps the rendered views and the state of the training after each epoch; a second call finds them again.
     options : SimulatedFit
     report : callable
         Takes one line of progress.
+    tensorboard : Path, optional
+        Folder for events.
 
     Returns
     -------
     Bundle
     """
+    check_target(out)
     stores = {}
     for name in LIBRARIES:
         stores[name] = render_library(name, work, share=options.share, workers=options.workers)
         report(f"library {name}: {len(stores[name])} views")
     training = thin_out_small(ViewStore.concatenate([stores[name] for name in TEACHING]))
     exposures = RollingExposures(store=training, geometry=options.geometry, seed=1000 * options.seed)
+    keras.utils.set_random_seed(options.seed)
     model = build_network(options.network, classes=len(KNOWN), window_px=options.geometry.window_px)
+    require_free(work, 2 * 5 * 4 * model.count_params() + 4_000_000)
+    schedule = options.schedule
+    events = EventLog(tensorboard) if tensorboard is not None else None
+    identity = {
+        "views": len(training),
+        "network": options.network,
+        "geometry": options.geometry.model_dump(mode="json"),
+        "schedule": asdict(schedule),
+        "seed": options.seed,
+    }
+    with disk_errors(work), TrainingProgress(report) as progress:
 
-    def after(epoch: int, loss: float) -> None:
-        model.save_weights(work / "last.weights.h5")
-        report(f"epoch {epoch + 1}/{options.schedule.epochs}: loss {loss:.4f}")
+        def after_row(history: list[dict[str, Any]]) -> None:
+            row = history[-1]
+            model.save_weights(work / WEIGHTS)
+            write_log(work / "log.csv", history)
+            if events is not None:
+                events(row)
+            progress.line(f"epoch {row['epoch']}/{schedule.epochs}: loss {row['loss']:.4f}")
 
-    prior = np.array([PRIOR[c] for c in KNOWN])
-    teach(model, exposures, prior=prior, schedule=options.schedule, seed=options.seed, after_epoch=after)
+        taught = teach(
+            model,
+            exposures,
+            prior=np.array([PRIOR[c] for c in KNOWN]),
+            schedule=schedule,
+            seed=options.seed,
+            keeping=Keeping(path=work / STATE, identity=identity),
+            watcher=progress,
+            after_row=after_row,
+        )
+    draw_curves(work / "curves.png", taught.history, title=f"{options.name}: {len(training)} simulated views")
+    bundle = _finish(
+        model,
+        out,
+        stores=stores,
+        views=len(training),
+        particles=len(np.unique(training.group)),
+        options=options,
+        taught=taught,
+    )
+    forget_state(work)
+    return bundle
+
+
+def _finish(
+    model: Any,
+    out: Path,
+    *,
+    stores: dict[str, ViewStore],
+    views: int,
+    particles: int,
+    options: SimulatedFit,
+    taught: Taught,
+) -> Bundle:
     return finish_bundle(
         model,
         out,
@@ -248,14 +338,19 @@ def simulate_fit(
             for name in ("test", "heldout", "unknown")
         },
         classes=KNOWN,
-        log_prior=np.array([LOG_PRIOR.get(c, 0.0) for c in KNOWN]),
+        taught_mix=[PRIOR[c] for c in KNOWN],
+        class_offset=[CLASS_OFFSET.get(c, 0.0) for c in KNOWN],
+        strangers=simulated_crops(
+            stores["stranger_calibration"], classes=KNOWN, geometry=options.geometry, seed=11, field_known=True
+        ),
         training={
             "source": "simulator",
             "seed": options.seed,
-            "views": len(training),
-            "particles": len(np.unique(training.group)),
+            "views": views,
+            "particles": particles,
             "epochs": options.schedule.epochs,
             "samples_per_epoch": options.schedule.samples_per_epoch,
             "prior": PRIOR,
+            "history": compact(taught.history),
         },
     )

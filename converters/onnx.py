@@ -119,7 +119,9 @@ def _canonical(content: bytes, *, classes: int) -> bytes:
     wanted = Counter(["crop", "context", "logits", "embedding"])
     if Counter(n for n in names.values() if n) != wanted:
         raise ValueError(f"the exported network has {', '.join(sorted(names.values()))}")
-    constants = {constant.name: constant for constant in graph.initializer}
+    constants = {
+        constant.name: onnx.TensorProto.FromString(constant.SerializeToString()) for constant in graph.initializer
+    }
     for k, node in enumerate(graph.node):
         for i, name in enumerate(node.input):
             if name in constants:
@@ -148,7 +150,7 @@ def _canonical(content: bytes, *, classes: int) -> bytes:
 def _means_nothing(attribute: Any, node: Any, constants: Mapping[str, Any]) -> bool:
     """Whether it is the axis of one scale for the whole tensor: tf2onnx sets it or not as it happens."""
     scale = constants.get(node.input[1]) if node.op_type in ("QuantizeLinear", "DequantizeLinear") else None
-    return attribute.name == "axis" and scale is not None and len(scale.dims) == 0
+    return attribute.name == "axis" and scale is not None and list(scale.dims) in ([], [1])
 
 
 def _run(content: bytes, inputs: Mapping[str, npt.NDArray[Any]], provider: str) -> dict[str, npt.NDArray[Any]]:

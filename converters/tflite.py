@@ -26,7 +26,7 @@ from edge_app.classification.bundle import Quantisation
 from edge_app.classification.crops import Crops
 from edge_app.classification.head import Head
 
-__all__ = ["IntegerModel", "convert_to_int8", "run_int8"]
+__all__ = ["IntegerModel", "convert_to_int8", "range_ends", "run_int8"]
 
 F4 = npt.NDArray[np.float32]
 
@@ -69,16 +69,9 @@ def convert_to_int8(model: Any, representative: Crops, *, code_scale: float) -> 
     ValueError
         The converted input does not have that property, or an output is missing.
     """
-    window = representative.pixels.shape[1]
 
     def crops() -> Iterator[dict[str, F4]]:
-        # The ends of the range come first, so that the input's scale is exactly 1 / code_scale.
-        ends = np.zeros((1, window, window, 1), np.uint8)
-        ends[0, : window // 2] = 255
-        edge = np.zeros((1, representative.context.shape[1]), np.float32)
-        edge[:, 0] = LARGEST_SIZE
-        first = Crops(pixels=ends, context=edge, um_per_px=np.ones(1, np.float32))
-        for some in (first, representative):
+        for some in (range_ends(representative), representative):
             for i in range(len(some)):
                 yield {
                     "crop": (some.pixels[i : i + 1].astype(np.float32) - RATIO_ONE) / np.float32(code_scale),
@@ -126,6 +119,19 @@ def convert_to_int8(model: Any, representative: Crops, *, code_scale: float) -> 
         size_head=_last_layer(model, "size") if "size" in model.output else None,
         novelty_head=_last_layer(model, "novelty") if "novelty" in model.output else None,
     )
+
+
+def range_ends(like: Crops) -> Crops:
+    """One crop at both ends of the inputs' ranges, so that the scale of the quantised picture is 1 / code_scale.
+
+    It widens the ranges of the activations behind it too, so whoever wants to know these has to show it first.
+    """
+    window = like.pixels.shape[1]
+    ends = np.zeros((1, window, window, 1), np.uint8)
+    ends[0, : window // 2] = 255
+    edge = np.zeros((1, like.context.shape[1]), np.float32)
+    edge[:, 0] = LARGEST_SIZE
+    return Crops(pixels=ends, context=edge, um_per_px=np.ones(1, np.float32))
 
 
 def _last_layer(model: Any, name: str) -> Head:

@@ -50,12 +50,18 @@ class MeasuredData:
         source = SimulatedSource(self.unknown_views, labels=KNOWN, geometry=geometry, name="unknown", seed=23)
         return source.photographs()
 
-    def optics_sweeps(self) -> OpticsSweeps:
+    def optics_sweeps(self, report: Callable[[str], None]) -> OpticsSweeps:
         """Defocus and medium index, rendered where missing; none for pictures."""
         if self.work is None:
             return []
         return render_optics_sweeps(
-            self.work / "sweeps", families=KNOWN, ranges=self.ranges, per_family=self.swept_per_class
+            self.work / "sweeps",
+            families=KNOWN,
+            ranges=self.ranges,
+            per_family=self.swept_per_class,
+            progress=lambda done, total: (
+                None if done % 20 else report(f"defocus and medium: {done} of {total} particles")
+            ),
         )
 
 

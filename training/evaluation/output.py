@@ -40,7 +40,7 @@ def write_evaluation(
     if unknown is not None:
         assert data.pictures is not None
         strangers = read_strangers(unknown, geometry=bundle.geometry, um_per_px=data.pictures.um_per_px)
-    optics = data.optics_sweeps() if options.sweeps else []
+    optics = data.optics_sweeps(report) if options.sweeps else []
     found = study(
         bundle, data.source(bundle.geometry, optics=optics), unknown=strangers, options=options, report=report
     )

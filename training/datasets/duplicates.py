@@ -46,7 +46,7 @@ CHANCE_SIGMAS: Final = 5.0
 FLAT_SIGMAS: Final = 3.5
 
 _ROWS: Final = 512
-_PORTION_PIXELS: Final = 2_000_000
+_PORTION_PIXELS: Final = 400_000
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -303,10 +303,13 @@ def _flat(stack: F4) -> npt.NDArray[np.bool_]:
     return np.asarray(slope <= np.median(slope, axis=(1, 2), keepdims=True), np.bool_)
 
 
-def _beyond(own: F4, others: F4) -> F4:
-    """Share that the right orientation explains of what the best of the others leaves."""
+def _beyond(correlation: F4, turn: npt.NDArray[np.int64]) -> F4:
+    """Share that an orientation explains of what the best of the seven others leaves; ``correlation`` is (n, 8)."""
+    rows = np.arange(len(turn))
+    others = correlation.copy()
+    others[rows, turn] = 0
     common = np.maximum(others.max(axis=1), 0)
-    return np.asarray((own - common) / np.maximum(1 - common, 1e-3), np.float32)
+    return np.asarray((correlation[rows, turn] - common) / np.maximum(1 - common, 1e-3), np.float32)
 
 
 @dataclass(frozen=True)
@@ -376,17 +379,18 @@ def _copies_of_size(
         # Pixels that take part, from the kurtosis (3 for noise): where the picture is black there is no grain.
         pixels = 3 * power[0] ** 2 / np.maximum(np.einsum("ij,ij->i", x * x, x * x), 1e-6)
         open_rows = open_rows[agreement >= FLAT_SIGMAS / np.sqrt(np.maximum(pixels, 1))]
-    chance = 1 / float(np.sqrt(height * width))
-    for row in open_rows.tolist():
+    if len(open_rows):
         # Round look-alikes match in every orientation, copies in one only: what counts is how much of what other
         # orientations leave unexplained this one explains, of the picture and, more finely, of its grain.
-        turn = int(pairs[row, 2])
-        turns = [_turned_picture(pictures[pairs[row, 1]], k) for k in range(8) if k != turn]
-        others = _Sized.of(turns, height, width)
-        own_grain = one.unit_grain[a[row]] @ two.unit_grain[b[row]]
-        shape = _beyond(match[row : row + 1], (others.unit @ one.unit[a[row]])[None])
-        grain = _beyond(own_grain[None], (others.unit_grain @ one.unit_grain[a[row]])[None])
-        sure[row] = shape[0] >= LEAST_SHAPE or grain[0] >= LEAST_GRAIN + CHANCE_SIGMAS * chance
+        other, c = np.unique(pairs[open_rows, 1], return_inverse=True)
+        every = _Sized.of([_turned_picture(pictures[i], k) for i in other.tolist() for k in range(8)], height, width)
+        place = c.ravel()[:, None] * 8 + np.arange(8)
+        turn = pairs[open_rows, 2]
+        shape = _beyond(np.einsum("ij,ikj->ik", one.unit[a[open_rows]], every.unit[place]), turn)
+        grain = _beyond(np.einsum("ij,ikj->ik", one.unit_grain[a[open_rows]], every.unit_grain[place]), turn)
+        sure[open_rows] = (shape >= LEAST_SHAPE) | (
+            grain >= LEAST_GRAIN + CHANCE_SIGMAS / float(np.sqrt(height * width))
+        )
     kept = np.flatnonzero(sure)
     return kept, match[kept].astype(np.float32)
 

@@ -27,6 +27,7 @@ COMMANDS: Final = {
         "Analyse the frames of a run again: a new, linked record and the difference.",
     ),
     "report": ("edge_app.cli.report", "Make the report of a run: one HTML file, PDF too."),
+    "compare": ("edge_app.cli.compare", "Compare two lots or instruments: effect, p-value, composition; HTML and PDF."),
     "export": ("edge_app.cli.export", "Write particles, windows or histogram of a run to a file."),
     "bench": ("edge_app.cli.bench", "Measure how many particles per minute this machine manages."),
     "doctor": ("edge_app.cli.doctor", "Say what this machine has: back ends, camera, broker, disk, clock."),

@@ -29,6 +29,8 @@ class DescriptorComparison:
     ks, p_value, p_adjusted
         Kolmogorov-Smirnov distance, its permutation p-value, and that after Holm's correction for the number of
         descriptors.
+    ks_chance
+        Distance that 5 % of all permutations exceed: smaller ones are what chance alone makes of this many particles.
     median_first, median_second
         In the descriptor's unit.
     effect
@@ -37,6 +39,7 @@ class DescriptorComparison:
 
     name: str
     ks: float
+    ks_chance: float
     p_value: float
     p_adjusted: float
     median_first: float
@@ -61,6 +64,8 @@ class Comparison:
         one population, it may be negative.
     mmd_effect
         ``sqrt(max(0, mmd_squared) / (2 * mean kernel within the runs))``: 0 same, 1 nothing in common.
+    mmd_chance
+        Effect that 5 % of all permutations exceed.
     p_value
         By permutation of whole groups.
     first, second
@@ -72,6 +77,7 @@ class Comparison:
     descriptors: tuple[DescriptorComparison, ...]
     mmd_squared: float
     mmd_effect: float
+    mmd_chance: float
     p_value: float
     first: int
     second: int
@@ -80,19 +86,32 @@ class Comparison:
     seed: int
 
     @property
+    def largest(self) -> DescriptorComparison:
+        """The descriptor with the largest effect."""
+        return max(self.descriptors, key=lambda d: abs(d.effect))
+
+    @property
+    def shown(self) -> bool:
+        """Whether chance alone would make a difference as large in fewer than 5 % of all permutations."""
+        return self.p_value < 0.05
+
+    @property
+    def p_text(self) -> str:
+        """The p-value; the least that so many permutations can show is given as a bound."""
+        least = 1 / (self.permutations + 1)
+        return f"p < {2 * least:.2g}" if self.p_value <= least else f"p = {self.p_value:.2g}"
+
+    @property
     def text(self) -> str:
-        """One sentence for a report."""
-        worst = max(self.descriptors, key=lambda d: abs(d.effect))
-        differ = "differ" if self.p_value < 0.05 else "are not shown to differ"
-        p = (
-            f"p < {2 / (self.permutations + 1):.2g}"
-            if self.p_value <= 1 / (self.permutations + 1)
-            else f"p = {self.p_value:.2g}"
+        """One sentence for a report: the effect first, since a p-value is not the size of a difference."""
+        worst = self.largest
+        size = (
+            f"largest effect {worst.effect_name} ({abs(worst.effect):.2f} of 1), in {worst.name}: "
+            f"median {worst.median_first:.3g} against {worst.median_second:.3g}"
         )
-        return (
-            f"The two populations {differ} ({p}, effect {self.mmd_effect:.2f} of 1); largest difference in "
-            f"{worst.name}: median {worst.median_first:.3g} against {worst.median_second:.3g}, {worst.effect_name}"
-        )
+        over_all = f"over all descriptors {self.mmd_effect:.2f} of 1, chance makes up to {self.mmd_chance:.2f}"
+        verdict = "the two populations differ" if self.shown else "the two populations are not shown to differ"
+        return f"{size[0].upper()}{size[1:]}; {over_all}: {verdict} ({self.p_text})"
 
 
 def compare_populations(
@@ -171,12 +190,14 @@ def compare_populations(
     adjusted = _holm(p)
     ranks = np.stack([_mid_ranks(both[:, j]) for j in range(len(names))], axis=1)
     mmd, within = _mmd(ranks, in_first)
+    chance = np.quantile(ks[1:], 0.95, axis=0)
     n = len(a)
     return Comparison(
         descriptors=tuple(
             DescriptorComparison(
                 name=name,
                 ks=float(ks[0, j]),
+                ks_chance=float(chance[j]),
                 p_value=float(p[j]),
                 p_adjusted=float(adjusted[j]),
                 median_first=float(np.median(a[:, j])),
@@ -188,6 +209,7 @@ def compare_populations(
         ),
         mmd_squared=float(mmd[0]),
         mmd_effect=float(np.sqrt(max(0.0, mmd[0]) / (2 * within))),
+        mmd_chance=float(np.sqrt(max(0.0, np.quantile(mmd[1:], 0.95)) / (2 * within))),
         p_value=float(_p_values(mmd[:, None])[0]),
         first=len(a),
         second=len(b),

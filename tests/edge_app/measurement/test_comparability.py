@@ -51,8 +51,19 @@ def test_nothing_in_common_is_an_effect_near_1() -> None:
     assert far.descriptors[0].effect == -1.0
     assert far.descriptors[0].effect_name == "large"
     assert far.mmd_effect > 0.6 > 0.2 > near.mmd_effect
-    assert "differ (p < 0.002" in far.text
-    assert "are not shown to differ" in near.text
+    assert far.text.startswith("Largest effect large (1.00 of 1), in a: median 0.")
+    assert far.text.endswith("the two populations differ (p < 0.002)")
+    assert "are not shown to differ (p = " in near.text
+    assert near.mmd_effect < near.mmd_chance < far.mmd_effect
+
+
+def test_what_chance_makes_is_the_critical_distance_of_the_tables() -> None:
+    rng = np.random.default_rng(8)
+    found = compare_populations(population(rng, 400), population(rng, 300), permutations=1999)
+    # Kolmogorov: 5 % of all pairs of samples of one population are farther apart.
+    critical = stats.kstwobign.isf(0.05) * np.sqrt(1 / 400 + 1 / 300)
+    for d in found.descriptors:
+        assert d.ks_chance == pytest.approx(critical, rel=0.06)
 
 
 def test_images_of_one_particle_are_no_new_evidence() -> None:

@@ -2,6 +2,7 @@
 
 import json
 from datetime import datetime, timedelta, timezone
+from itertools import pairwise
 from pathlib import Path
 
 import pytest
@@ -102,7 +103,7 @@ def test_the_command_shows_it(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -
     assert chart["signal"] == "beyond 3 sigma"
     # Individuals chart: mean and mean moving range of those before the last.
     assert chart["centre"] == pytest.approx(sum(values) / 6)
-    moving = sum(abs(b - a) for a, b in zip(values, values[1:], strict=False)) / 5
+    moving = sum(abs(b - a) for a, b in pairwise(values)) / 5
     assert chart["high"] - chart["centre"] == pytest.approx(3 * moving / 1.128)
     text = runner.invoke(verify, ["--history", "--chart", str(tmp_path / "c.svg")])
     assert "FAIL" in text.output

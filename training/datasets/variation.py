@@ -13,7 +13,7 @@ mixing two particles, cutting pieces out, large changes of scale (size is inform
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import cv2
 import numpy as np
@@ -22,6 +22,7 @@ import numpy.typing as npt
 from edge_app.capture.frame import RATIO_ONE
 from edge_app.classification.crops import SCALE_TOLERANCE, CropGeometry, Crops, cut_crops
 from edge_app.classification.tight_crops import divide_by_level, particle_box
+from training.evaluation.corruptions import SEVERITIES
 
 __all__ = ["Variation", "vary"]
 
@@ -52,6 +53,9 @@ class Variation:
         Share of pictures that are sharpened (a focus nearer, or a camera that does it), and weight of what is added.
     noise : (float, float)
         Standard deviation as a fraction of the background.
+    corruption_share, corruption_severity : float, int
+        Share of pictures that get one corruption of the stability study on top, of a severity up to this one on either
+        side (`training.evaluation.corruptions`). Off: a network trained on them is not measured by them fairly.
     """
 
     level_error_sd: float = 0.008
@@ -63,6 +67,8 @@ class Variation:
     sharpen_share: float = 0.15
     sharpen: Pair = (0.1, 0.5)
     noise: Pair = (0.0, 0.008)
+    corruption_share: float = 0.0
+    corruption_severity: int = 2
 
 
 def vary(
@@ -132,7 +138,27 @@ def vary(
         image += np.float32(noise[i]) * rng.standard_normal(image.shape, dtype=np.float32)
         image += RATIO_ONE
         varied.append(np.clip(np.rint(image), 0, 255).astype(np.uint8))
-    return _cut_together(varied, geometry=geometry, um_per_px=told), enlarged
+    crops = _cut_together(varied, geometry=geometry, um_per_px=told)
+    return _corrupted(crops, rng, variation), enlarged
+
+
+def _corrupted(crops: Crops, rng: np.random.Generator, variation: Variation) -> Crops:
+    """Put one corruption on a share of the crops."""
+    if variation.corruption_share <= 0:
+        return crops
+    kinds = [
+        (corruption, value)
+        for corruption in SEVERITIES
+        for severity, value in corruption.values.items()
+        if 0 < abs(severity) <= variation.corruption_severity
+    ]
+    chosen = np.where(rng.random(len(crops)) < variation.corruption_share, rng.integers(0, len(kinds), len(crops)), -1)
+    pixels = crops.pixels.copy()
+    for k in np.unique(chosen[chosen >= 0]).tolist():
+        corruption, value = kinds[k]
+        rows = chosen == k
+        pixels[rows] = corruption.apply(pixels[rows], value)
+    return replace(crops, pixels=pixels)
 
 
 def _trimmed(ratio: U1, *, margin_px: int) -> U1:

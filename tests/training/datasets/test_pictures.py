@@ -1,5 +1,7 @@
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import cv2
 import numpy as np
@@ -12,6 +14,7 @@ from training.datasets.pictures import LabelledPictures
 from training.datasets.sources import open_dataset
 from training.datasets.variation import Variation, vary
 from training.datasets.weighting import class_mix, class_weights
+from training.evaluation.corruptions import SEVERITIES
 
 GEOMETRY = CropGeometry()
 STILL = Variation(level_error_sd=0, contrast=(1, 1), scale=(1, 1), blur_share=0, sharpen_share=0, noise=(0, 0))
@@ -30,8 +33,8 @@ def test_nothing_varied_is_the_device_s_own_crop(draw: Callable) -> None:
     assert np.array_equal(still.context, plain.context)
 
 
-def varied(picture: np.ndarray, seed: int = 1, **change: object) -> np.ndarray:
-    variation = Variation(**{**{f: getattr(STILL, f) for f in STILL.__dataclass_fields__}, **change})
+def varied(picture: np.ndarray, seed: int = 1, **change: Any) -> np.ndarray:
+    variation = replace(STILL, **change)
     crops, _ = vary(
         [picture],
         np.array([160.0], np.float32),
@@ -78,6 +81,25 @@ def test_varied_crops_are_fast_and_the_same_by_seed(draw: Callable) -> None:
     assert time.process_time() - start < 3
     again, _ = vary(pictures, level, geometry=GEOMETRY, um_per_px=1.33, rng=np.random.default_rng(1))
     assert np.array_equal(first.pixels, again.pixels)
+
+
+def test_corruptions_are_those_of_the_stability_study(draw: Callable) -> None:
+    pictures = [draw(0, side=30)] * 400
+    level = np.full(400, 205, np.float32)
+    options = {"geometry": GEOMETRY, "um_per_px": 1.33}
+    plain, _ = vary(pictures, level, rng=np.random.default_rng(0), variation=STILL, **options)
+    some = replace(STILL, corruption_share=0.5, corruption_severity=1)
+    crops, _ = vary(pictures, level, rng=np.random.default_rng(0), variation=some, **options)
+    changed = [
+        corruption.apply(plain.pixels[:1], value)[0]
+        for corruption in SEVERITIES
+        if corruption.name != "defocus blur"  # its severity 1 leaves some pictures as they are
+        for severity, value in corruption.values.items()
+        if abs(severity) == 1
+    ]
+    counts = [int((crops.pixels == e).all(axis=(1, 2, 3)).sum()) for e in changed]
+    assert min(counts) > 15
+    assert 120 < sum(counts) < 200
 
 
 def test_a_wide_margin_is_taken_off_as_on_the_device(draw: Callable) -> None:

@@ -139,8 +139,6 @@ def fit_command(
     pictures = read_data(given, start)
     if restart and machines.chief:
         remove_work(work)
-    if machines.chief:
-        click.echo(f"computed on {machines}")
     fit_pictures(
         pictures,
         out,

@@ -9,6 +9,8 @@ from itertools import pairwise
 from pathlib import Path
 from typing import Any, Final
 
+import numpy as np
+
 from training.fitting.disk import disk_errors, write_atomically
 
 __all__ = ["COLUMNS", "EventLog", "compact", "draw_curves", "write_log"]
@@ -60,7 +62,11 @@ class EventLog:
     def __init__(self, folder: Path) -> None:
         import tensorflow as tf
 
-        self._summary = tf.summary
+        # tf.summary.scalar wants the tensorboard package; only who looks at the curves needs that.
+        self._write = tf.summary.write
+        self._kind = tf.compat.v1.SummaryMetadata(
+            data_class="DATA_CLASS_SCALAR", plugin_data={"plugin_name": "scalars"}
+        )
         with disk_errors(folder):
             folder.mkdir(parents=True, exist_ok=True)
             self._writer = tf.summary.create_file_writer(str(folder))
@@ -70,7 +76,7 @@ class EventLog:
         with self._writer.as_default(step=int(row["epoch"])):
             for name in COLUMNS[1:]:
                 if row.get(name) is not None:
-                    self._summary.scalar(name, float(row[name]))
+                    self._write(name, np.float32(row[name]), metadata=self._kind)
         self._writer.flush()
 
 

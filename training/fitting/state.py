@@ -74,7 +74,7 @@ class TeachingState:
         if not path.exists():
             return None
         try:
-            with np.load(path, allow_pickle=False) as file:
+            with np.load(io.BytesIO(path.read_bytes()), allow_pickle=False) as file:
                 plain = json.loads(file["plain"].tobytes())
                 lengths = plain.pop("lengths")
                 sets: dict[str, Any] = {name: [file[f"{name}_{k}"] for k in range(lengths[name])] for name in _SETS}

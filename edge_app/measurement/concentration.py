@@ -17,14 +17,14 @@ __all__ = ["METHODS", "CountSeries", "Interval", "Method", "difference", "interv
 
 F8 = npt.NDArray[np.float64]
 Method = Literal[
-    "poisson_exact", "poisson_weighted", "block_bootstrap", "stated_dispersion", "difference", "student", "prevalence",
-    "combined",
+    "poisson_exact", "poisson_weighted", "long_run_variance", "stated_dispersion", "difference", "student",
+    "prevalence", "combined",
 ]  # fmt: skip
 
 METHODS: Final[dict[Method, str]] = {
     "poisson_exact": "exact Poisson interval (Garwood)",
     "poisson_weighted": "exact Poisson interval of border-weighted counts (Fay and Feuer)",
-    "block_bootstrap": "gamma interval with the variance of a block bootstrap over time",
+    "long_run_variance": "gamma interval with the long-run variance of the counts over time",
     "stated_dispersion": "gamma interval with a stated dispersion",
     "difference": "interval of a difference from those of its parts (MOVER)",
     "student": "Student's t interval of the mean of aliquots",
@@ -202,13 +202,12 @@ def interval_per_ml(
     dilution: float = 1.0,
     dispersion: Literal["auto", "poisson"] | float = "auto",
     confidence: float = CONFIDENCE,
-    seed: int = 0,
 ) -> Interval:
     """Concentration at and above a size with its interval.
 
     ``value = dilution * sum of weights / analysed volume``. The interval is the exact Poisson one of the weighted count
     (Garwood's where every weight is 1); where the windows scatter more than Poisson, its variance is multiplied by the
-    dispersion of a block bootstrap over time. ``method`` of the result says which it was.
+    long-run variance that the windows tell over it. ``method`` of the result says which it was.
 
     Parameters
     ----------
@@ -225,8 +224,6 @@ def interval_per_ml(
         smaller sizes and other classes with them); ``poisson``: none; a number: this one.
     confidence
         Two-sided.
-    seed
-        Of the bootstrap.
 
     Raises
     ------
@@ -258,9 +255,9 @@ def interval_per_ml(
     method: Method = "poisson_exact" if plain else "poisson_weighted"
     factor = 1.0
     if dispersion == "auto":
-        found = _dispersion(series, rows, bins, seed)
-        if found is not None and found.factor > 1:
-            factor, method = found.inflation(confidence=confidence), "block_bootstrap"
+        found = _dispersion(series, rows, bins)
+        if found is not None:
+            factor, method = found.inflation(confidence=confidence), "long_run_variance"
     elif dispersion != "poisson":
         factor = float(dispersion)
         if factor <= 0:
@@ -282,7 +279,7 @@ def interval_per_ml(
     )
 
 
-def _dispersion(series: CountSeries, rows: list[int], bins: slice, seed: int) -> Dispersion | None:
+def _dispersion(series: CountSeries, rows: list[int], bins: slice) -> Dispersion | None:
     """Dispersion of the chosen counts; where they are few, of the nearest population that is not.
 
     Few counts tell nothing about scatter, but particles imaged repeatedly are so at every size and in every class: more
@@ -298,7 +295,7 @@ def _dispersion(series: CountSeries, rows: list[int], bins: slice, seed: int) ->
         if n.sum() >= ENOUGH_COUNTS:
             break
     squares = np.divide(w * w, n, out=np.zeros_like(w), where=n > 0).sum((1, 2))
-    return dispersion_of(w.sum((1, 2)), squares, series.volume_ml, seed=seed)
+    return dispersion_of(w.sum((1, 2)), squares, series.volume_ml)
 
 
 def difference(first: Interval, second: Interval) -> Interval:

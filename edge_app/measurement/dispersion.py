@@ -1,18 +1,19 @@
-"""How much more a count scatters than Poisson: block bootstrap over time.
+"""How much more a count scatters than Poisson: the long-run variance of the windows of a run.
 
 One particle may be imaged in several frames, particles come in clumps, and a sample settles: counts of windows then
-scatter more than Poisson, and an interval from the total alone is too narrow.
+scatter more than Poisson, and an interval from the total alone is too narrow. What a total scatters by is the spectrum
+of the windows' counts at frequency 0, which has to be inferred from the slowest waves that fit into the run.
 """
 
 import math
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import lru_cache
 from typing import Final
 
 import numpy as np
 import numpy.typing as npt
 
-from edge_app.measurement.poisson import normal_quantile, student_quantile
+from edge_app.measurement.poisson import normal_quantile
 
 __all__ = ["MINIMUM_WINDOWS", "RESAMPLES", "Dispersion", "block_multiplicities", "default_block", "dispersion_of"]
 
@@ -21,7 +22,21 @@ MINIMUM_WINDOWS: Final = 12
 
 RESAMPLES: Final = 2000
 
+MEMORIES: Final = (0.0, 0.2, 0.4, 0.6, 0.75, 0.85, 0.92)
+"""Correlation of neighbouring windows in what a concentration may do beside Poisson: none, to ten windows long."""
+
+EXCESSES: Final = np.geomspace(0.05, 1e4, 56)
+"""Long-run variance beyond Poisson that it may have, in units of the Poisson variance."""
+
+POISSON_CHANCE: Final = 0.5
+"""Weight of "nothing but Poisson" before the counts are looked at."""
+
+EXCESS_POWER: Final = 0.3
+"""The other half falls with this power of the excess (alike for each memory and factor of excess): little is likelier
+than much. 0 makes intervals of Poisson counts wider, 1 those of slowly wandering ones too narrow."""
+
 F8 = npt.NDArray[np.float64]
+_erfc = np.vectorize(math.erfc, otypes=[np.float64])
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -31,31 +46,59 @@ class Dispersion:
     Attributes
     ----------
     factor
-        1: Poisson. As estimated: it may lie below 1 by chance.
-    degrees
-        Degrees of freedom behind the estimate.
-    windows, block_windows
-        Windows used and how many in a row were drawn together.
-    resamples, seed
-        Of the bootstrap.
+        1: Poisson. Geometric mean of what the windows leave possible.
+    windows
+        Windows used.
+    variances, chances
+        What is possible, and how likely each is, (k,); chances sum to 1.
     """
 
     factor: float
-    degrees: float
     windows: int
-    block_windows: int
-    resamples: int
-    seed: int
+    variances: F8 = field(repr=False)
+    chances: F8 = field(repr=False)
 
     def inflation(self, *, confidence: float) -> float:
         """Factor on the Poisson variance that an interval is to use: at least 1.
 
-        Above 1 it holds ``(t / z)**2`` too, because the factor is an estimate from few blocks.
+        The two-sided quantile of a normal deviate whose variance is one of ``variances``, as likely as ``chances``
+        say, over the normal one, squared: that the variance is itself uncertain is in it, as in Student's t.
         """
-        if self.factor <= 1:
-            return 1.0
-        p = (1 + confidence) / 2
-        return self.factor * (student_quantile(p, max(1.0, self.degrees)) / float(normal_quantile(p))) ** 2
+        some = self.chances > 1e-7
+        scale, chance = np.sqrt(2 * self.variances[some]), self.chances[some]
+        z = float(normal_quantile((1 + confidence) / 2))
+        low, high = z, z * float(np.sqrt(self.variances[some].max()))
+        while high - low > 1e-7 * high:
+            middle = 0.5 * (low + high)
+            outside = float(chance @ _erfc(middle / scale))
+            low, high = (middle, high) if outside > 1 - confidence else (low, middle)
+        return max(1.0, (high / z) ** 2)
+
+
+@lru_cache(maxsize=4)
+def _waves(windows: int) -> F8:
+    """Cosines of half a wave and more over the run, orthonormal and without mean, (windows, windows - 1)."""
+    order, place = np.arange(1, windows), np.arange(windows) + 0.5
+    return np.sqrt(2 / windows) * np.cos(np.pi / windows * np.outer(place, order))
+
+
+@lru_cache(maxsize=4)
+def _candidates(windows: int) -> tuple[F8, F8, F8]:
+    """Spectra that a run may have, over that of Poisson: inverse (k, windows - 1), variance (k,), log of the chance.
+
+    ``1 + excess * (1 - m)**2 / (1 - 2 m cos(w) + m**2)``: Poisson, and a wander with memory ``m`` from one window to
+    the next (first-order autoregression).
+    """
+    w = np.pi / windows * np.arange(1, windows)
+    memory = np.array(MEMORIES)[:, None]
+    shape = (1 - memory) ** 2 / (1 - 2 * memory * np.cos(w) + memory**2)
+    spectra = 1 + (EXCESSES[:, None] * shape[:, None, :]).reshape(-1, windows - 1)
+    weight = EXCESSES**-EXCESS_POWER
+    share = np.tile((1 - POISSON_CHANCE) / len(MEMORIES) * weight / weight.sum(), len(MEMORIES))
+    spectra = np.concatenate([np.ones((1, windows - 1)), spectra])
+    variances = np.concatenate([[1.0], 1 + np.tile(EXCESSES, len(MEMORIES))])
+    chance = np.log(np.concatenate([[POISSON_CHANCE], share])) - 0.5 * np.log(spectra).sum(1)
+    return 1 / spectra, variances, chance
 
 
 def default_block(windows: int, *, correlation: float = 0.0) -> int:
@@ -96,20 +139,12 @@ def block_multiplicities(windows: int, block: int, *, resamples: int = RESAMPLES
     return table
 
 
-def dispersion_of(
-    total: npt.ArrayLike,
-    variance: npt.ArrayLike,
-    volume: npt.ArrayLike,
-    *,
-    block: int | None = None,
-    resamples: int = RESAMPLES,
-    seed: int = 0,
-) -> Dispersion | None:
+def dispersion_of(total: npt.ArrayLike, variance: npt.ArrayLike, volume: npt.ArrayLike) -> Dispersion | None:
     """Dispersion of a count over the windows of a run; None with too few windows or counts to know.
 
-    The variance of the resampled rate ``sum(total) / sum(volume)`` over the Poisson variance of the rate. Blocks of
-    ``L`` windows miss the share ``2 r / ((1 - r**2) L)`` of the variance of a series whose neighbours are correlated by
-    ``r``; it is put back where ``r`` is significant.
+    The squared amplitudes of the cosines in the counts' deviations are, each by itself, a chi-squared number times the
+    spectrum at their frequency (Whittle's likelihood). Every candidate spectrum (Poisson, and Poisson with a wander of
+    some strength and memory) gets the chance that it gives them; its value at frequency 0 is the variance of the total.
 
     Parameters
     ----------
@@ -119,8 +154,10 @@ def dispersion_of(
         Sum of squared weights of each window: its Poisson variance.
     volume
         Analysed volume of each window (any unit).
-    block
-        Windows drawn together (default: `default_block` with the correlation of neighbours).
+
+    References
+    ----------
+    P. Whittle, Arkiv for Matematik 2 (1953) 423; U. K. Mueller, Econometrica 82 (2014) 2175 (cosines, low frequencies).
 
     Examples
     --------
@@ -134,22 +171,10 @@ def dispersion_of(
     if windows < MINIMUM_WINDOWS or y.sum() <= 0 or space.sum() <= 0:
         return None
     deviation = y - y.sum() / space.sum() * space
-    correlation = float(deviation[1:] @ deviation[:-1] / max(deviation @ deviation, 1e-300))
-    # An estimate from a short series is too small by (1 + 3r)/n (Kendall 1954).
-    significant = correlation > 1.645 / math.sqrt(windows)
-    correlation = min(0.9, correlation + (1 + 3 * correlation) / windows) if significant else 0.0
-    block = default_block(windows, correlation=correlation) if block is None else block
-    if not 1 <= block <= windows // 3:
-        raise ValueError(f"a block of {block} of {windows} windows: 1 to {windows // 3} are possible")
-    times = block_multiplicities(windows, block, resamples=resamples, seed=seed)
-    with np.errstate(divide="ignore", invalid="ignore"):
-        rate = (times @ y) / (times @ space)
-    rate = rate[np.isfinite(rate)]
-    blocks = windows / block
-    missed = min(0.5, 2 * correlation / ((1 - correlation**2) * block))
-    factor = float(rate.var() * space.sum() ** 2 / v.sum() * blocks / (blocks - 1) / (1 - missed))
-    # Overlapping blocks: Bartlett weights (1 - lag/block) squared and summed say how many are independent.
-    degrees = windows * 3 * block / (2 * block**2 + 1) - 1
-    return Dispersion(
-        factor=factor, degrees=degrees, windows=windows, block_windows=block, resamples=resamples, seed=seed
-    )
+    power = (deviation @ _waves(windows)) ** 2 / v.mean()
+    inverse, variances, chance = _candidates(windows)
+    chance = chance - 0.5 * (inverse @ power)
+    chance = np.exp(chance - chance.max())
+    chance /= chance.sum()
+    factor = float(np.exp(chance @ np.log(variances)))
+    return Dispersion(factor=factor, windows=windows, variances=variances, chances=chance)

@@ -101,7 +101,7 @@ def replicates(aliquots: Sequence[Interval], *, discard_first: bool = True) -> R
             confidence=first.confidence,
         )
     )
-    method: Method = "poisson_weighted" if (spread == 1).all() else "block_bootstrap"
+    method: Method = "poisson_weighted" if (spread == 1).all() else "long_run_variance"
     rsd = poisson_rsd = ratio = p_value = None
     if k > 1 and mean > 0:
         sd = float(values.std(ddof=1))

@@ -19,21 +19,31 @@ import numpy.typing as npt
 
 from edge_app import __version__
 from edge_app.errors import UserError
-from edge_app.measurement.histogram import FINE_EDGES_UM, Histogram
+from edge_app.measurement.histogram import FINE_EDGES_UM
 from edge_app.measurement.window import Window
-from edge_app.recording.audit import Manifest, append_entry, current_user, next_entry_id, utc_now
-from edge_app.recording.errors import RecordingError, recording_error
+from edge_app.recording.audit import Manifest, append_entry, current_user, utc_now
+from edge_app.recording.errors import recording_error
 from edge_app.recording.event import Event, Severity
+from edge_app.recording.later_entries import add_audit_entry, add_facts, move_record
 from edge_app.recording.outgoing import Outgoing, enqueue
-from edge_app.recording.particle_columns import pack_column, pack_particles
+from edge_app.recording.particle_columns import pack_particles
 from edge_app.recording.pictures import Picture
+from edge_app.recording.record_file import head, open_for_writing, sync_folder, transaction
 from edge_app.recording.record_reader import Record
+from edge_app.recording.record_rows import (
+    column_rows,
+    insert,
+    insert_events,
+    pack_companion,
+    picture_row,
+    window_row,
+    write_meta,
+)
 from edge_app.recording.schema import (
     APPLICATION_ID,
     DDL,
     RECORD_SCHEMA,
     SCHEMA_VERSION,
-    check_version,
     connect_writer,
 )
 from edge_app.recording.writer_mark import is_alive, writer_mark
@@ -58,34 +68,6 @@ def new_run_id(now: datetime | None = None) -> str:
     """
     moment = (now or datetime.now(timezone.utc)).astimezone(timezone.utc)
     return f"{moment:%Y%m%dt%H%M%Sz}-{secrets.token_hex(2)}"
-
-
-def _plain(value: object) -> Any:
-    """Turn what settings are made of into JSON's own types; inf and nan become text, since JSON has none."""
-    if isinstance(value, Mapping):
-        return {str(k): _plain(v) for k, v in value.items()}
-    if isinstance(value, (list, tuple)):
-        return [_plain(v) for v in value]
-    if isinstance(value, np.generic):
-        value = value.item()
-    if isinstance(value, float) and not np.isfinite(value):
-        return str(value)
-    if value is None or isinstance(value, (bool, int, float, str)):
-        return value
-    if isinstance(value, Path):
-        return str(value)
-    raise TypeError(f"{type(value).__name__} has no place in a run record's JSON")
-
-
-def to_json(value: object) -> str:
-    """JSON text of a record: keys in order, no spaces.
-
-    Examples
-    --------
-    >>> to_json({"b": np.float32(0.5), "a": float("inf")})
-    '{"a":"inf","b":0.5}'
-    """
-    return json.dumps(_plain(value), sort_keys=True, separators=(",", ":"), ensure_ascii=False, allow_nan=False)
 
 
 class RunRecord:
@@ -200,13 +182,13 @@ class RunRecord:
                     connection.execute(statement.rstrip(";"))
                 connection.execute(f"PRAGMA application_id={APPLICATION_ID}")
                 connection.execute(f"PRAGMA user_version={SCHEMA_VERSION}")
-                _write_meta(connection, {**meta, **(extra or {})}, action="created", reason="run started", user=name)
+                write_meta(connection, {**meta, **(extra or {})}, action="created", reason="run started", user=name)
                 enqueue(connection, run_id, outgoing)
                 connection.execute("COMMIT")
             finally:
                 connection.close()
             os.replace(partial, path)
-            _sync_folder(directory)
+            sync_folder(directory)
             connection = connect_writer(path)
         except (sqlite3.Error, OSError) as error:
             for leftover in (partial, Path(f"{partial}-wal"), Path(f"{partial}-shm")):
@@ -260,17 +242,17 @@ class RunRecord:
         if (window.histogram.classes, window.histogram.edges_um) != (self.classes, self.edges_um):
             raise ValueError("the window's histogram has other classes or bins than the record")
         columns = list(pack_particles(particles, class_index, confidence, probabilities, classes=self.classes))
-        kept = [_picture_row(window.seq, p) for p in sorted(pictures, key=lambda p: p.row)]
+        kept = [picture_row(window.seq, p) for p in sorted(pictures, key=lambda p: p.row)]
         with self._transaction() as (connection, audit_id):
             manifest = Manifest()
-            row = _window_row(window, len(particles), frames_sha256, audit_id)
-            _insert(connection, manifest, "windows", [row])
-            _insert(connection, manifest, "particle_columns", _column_rows(window.seq, columns))
+            row = window_row(window, len(particles), frames_sha256, audit_id)
+            insert(connection, manifest, "windows", [row])
+            insert(connection, manifest, "particle_columns", column_rows(window.seq, columns))
             if companion:
-                own = [_pack_companion(name, values) for name, values in companion.items()]
-                _insert(connection, manifest, "companion_columns", _column_rows(window.seq, own))
-            _insert(connection, manifest, "pictures", kept)
-            _insert_events(connection, manifest, events, seq=window.seq, audit_id=audit_id)
+                own = [pack_companion(name, values) for name, values in companion.items()]
+                insert(connection, manifest, "companion_columns", column_rows(window.seq, own))
+            insert(connection, manifest, "pictures", kept)
+            insert_events(connection, manifest, events, seq=window.seq, audit_id=audit_id)
             append_entry(
                 connection,
                 entry_id=audit_id,
@@ -296,7 +278,7 @@ class RunRecord:
         happening = Event(kind=kind, message=message, severity=severity, time_s=time_s, details=details or {})
         with self._transaction() as (connection, audit_id):
             manifest = Manifest()
-            _insert_events(connection, manifest, [happening], seq=None, audit_id=audit_id)
+            insert_events(connection, manifest, [happening], seq=None, audit_id=audit_id)
             append_entry(connection, entry_id=audit_id, action="event", reason=kind, manifest=manifest, user=self._user)
             enqueue(connection, self.run_id, outgoing)
 
@@ -333,7 +315,7 @@ class RunRecord:
         if frames_sha256 is not None:
             meta["frames_sha256"] = frames_sha256
         with self._transaction() as (connection, _):
-            _write_meta(connection, meta, action="finished", reason=reason or state, user=self._user)
+            write_meta(connection, meta, action="finished", reason=reason or state, user=self._user)
             enqueue(connection, self.run_id, outgoing)
         self.finished = True
 
@@ -341,7 +323,7 @@ class RunRecord:
     def head(self) -> str:
         """Hash of the last entry of the audit chain: kept elsewhere, it pins everything up to here."""
         with self._lock:
-            return _head(self._connection)
+            return head(self._connection)
 
     def close(self) -> None:
         """Release the file; safe to call twice."""
@@ -362,221 +344,8 @@ class RunRecord:
         with self._lock:
             if self.finished:
                 raise ValueError(f"the record of {self.run_id} is finished")
-            with _transaction(self._connection, self.path) as audit_id:
+            with transaction(self._connection, self.path) as audit_id:
                 yield self._connection, audit_id
-
-
-@contextmanager
-def _transaction(connection: sqlite3.Connection, path: Path) -> Iterator[int]:
-    """Everything or nothing; yields the number of the audit entry to be written."""
-    try:
-        connection.execute("BEGIN IMMEDIATE")
-        try:
-            yield next_entry_id(connection)
-            connection.execute("COMMIT")
-        except BaseException:
-            if connection.in_transaction:
-                connection.execute("ROLLBACK")
-            raise
-    except sqlite3.IntegrityError as error:
-        raise ValueError(str(error)) from error
-    except sqlite3.Error as error:
-        raise recording_error(path, error) from error
-
-
-def _insert(
-    connection: sqlite3.Connection, manifest: Manifest, table: str, rows: Sequence[Mapping[str, object]]
-) -> None:
-    if not rows:
-        return
-    marks = ", ".join("?" * len(rows[0]))
-    connection.executemany(f"INSERT INTO {table} VALUES ({marks})", [tuple(r.values()) for r in rows])
-    for row in rows:
-        manifest.add(table, row)
-
-
-def _write_meta(
-    connection: sqlite3.Connection, values: Mapping[str, Any], *, action: str, reason: str, user: str
-) -> None:
-    audit_id, manifest = next_entry_id(connection), Manifest()
-    rows = [{"key": k, "value": to_json(v), "audit_id": audit_id} for k, v in values.items()]
-    _insert(connection, manifest, "meta", rows)
-    append_entry(connection, entry_id=audit_id, action=action, reason=reason, manifest=manifest, user=user)
-
-
-def _window_row(window: Window, row_count: int, frames_sha256: str | None, audit_id: int) -> dict[str, object]:
-    histogram: Histogram = window.histogram
-    names = histogram.classes
-    return {
-        "seq": int(window.seq),
-        "first_frame": int(window.first_frame),
-        "last_frame": int(window.last_frame),
-        "t0_s": float(window.t0_s),
-        "t1_s": float(window.t1_s),
-        "frames": int(window.frames),
-        "frames_lost": int(window.frames_lost),
-        "frames_rejected": int(window.frames_rejected),
-        "rejected": to_json(window.rejected),
-        "volume_ml": float(window.volume_ml),
-        "counts": to_json(dict(zip(names, histogram.counts.tolist(), strict=True))),
-        "weighted": to_json(dict(zip(names, histogram.weighted.tolist(), strict=True))),
-        "row_count": row_count,
-        "frames_sha256": frames_sha256,
-        "audit_id": audit_id,
-    }
-
-
-def _column_rows(seq: int, columns: Sequence[tuple[str, str, str, bytes]]) -> list[dict[str, object]]:
-    return [
-        {"seq": int(seq), "position": i, "name": name, "dtype": dtype, "codec": codec, "data": data}
-        for i, (name, dtype, codec, data) in enumerate(columns)
-    ]
-
-
-def _pack_companion(name: str, values: npt.NDArray[np.generic]) -> tuple[str, str, str, bytes]:
-    column = np.asarray(values)
-    if column.dtype.kind in "biuf":
-        dtype = column.dtype.newbyteorder("<").str
-        return name, dtype, *pack_column(column, dtype)
-    return name, "json", "raw", to_json([str(v) for v in column.tolist()]).encode()
-
-
-def _picture_row(seq: int, picture: Picture) -> dict[str, object]:
-    return {
-        "seq": int(seq),
-        "particle_row": int(picture.row),
-        "kinds": ",".join(picture.kinds),
-        "class": picture.class_name,
-        "confidence": float(picture.confidence),
-        "ecd_um": float(picture.ecd_um),
-        "sample_key": int(picture.sample_key),
-        "frame": int(picture.frame),
-        "x_px": int(picture.x_px),
-        "y_px": int(picture.y_px),
-        "width_px": int(picture.width_px),
-        "height_px": int(picture.height_px),
-        "png": bytes(picture.png),
-    }
-
-
-def _insert_events(
-    connection: sqlite3.Connection, manifest: Manifest, events: Sequence[Event], *, seq: int | None, audit_id: int
-) -> None:
-    (last,) = connection.execute("SELECT coalesce(max(id), 0) FROM events").fetchone()
-    rows: list[dict[str, object]] = [
-        {
-            "id": last + i,
-            "time": utc_now(),
-            "seq": seq,
-            "time_s": None if event.time_s is None else float(event.time_s),
-            "kind": event.kind,
-            "severity": event.severity,
-            "message": event.message,
-            "details": to_json(event.details),
-            "audit_id": audit_id,
-        }
-        for i, event in enumerate(events, 1)
-    ]
-    _insert(connection, manifest, "events", rows)
-
-
-def _open_for_writing(path: Path) -> sqlite3.Connection:
-    if not path.is_file():
-        raise UserError(f"{path}: no such run record")
-    try:
-        connection = connect_writer(path)
-        check_version(connection, path)
-    except sqlite3.Error as error:
-        raise RecordingError(f"{path}: cannot be opened for writing ({error})") from error
-    return connection
-
-
-def add_audit_entry(
-    path: Path, *, action: str, reason: str, details: Mapping[str, Any] | None = None, user: str | None = None
-) -> str:
-    """Note in a record, finished or not, that something was done with it and why; returns the new head of the chain.
-
-    Raises
-    ------
-    UserError
-        If there is no such record or the reason is empty.
-    RecordingError
-        If it cannot be written.
-    """
-    if not reason.strip():
-        raise UserError(f"{path}: {action}: a reason is needed")
-    connection = _open_for_writing(path)
-    try:
-        with _transaction(connection, path) as audit_id:
-            manifest = Manifest()
-            happening = Event(kind=action, message=reason, details=details or {})
-            _insert_events(connection, manifest, [happening], seq=None, audit_id=audit_id)
-            append_entry(
-                connection,
-                entry_id=audit_id,
-                action=action,
-                reason=reason,
-                manifest=manifest,
-                user=user or current_user(),
-            )
-        return _head(connection)
-    finally:
-        connection.close()
-
-
-def add_facts(path: Path, facts: Mapping[str, Any], *, action: str, reason: str, user: str | None = None) -> str:
-    """Add entries to ``meta`` of a record, finished or not, under an audit entry; returns the new head of the chain.
-
-    Nothing that is there already can be replaced.
-
-    Parameters
-    ----------
-    facts
-        Key -> JSON value, for example where a record comes from.
-    action, reason, user
-        Of the audit entry.
-
-    Raises
-    ------
-    UserError
-        If there is no such record or the reason is empty.
-    ValueError
-        If one of the keys is taken.
-    RecordingError
-        If it cannot be written.
-    """
-    if not reason.strip():
-        raise UserError(f"{path}: {action}: a reason is needed")
-    connection = _open_for_writing(path)
-    try:
-        with _transaction(connection, path):
-            _write_meta(connection, facts, action=action, reason=reason, user=user or current_user())
-        return _head(connection)
-    finally:
-        connection.close()
-
-
-def move_record(path: Path, directory: Path) -> Path:
-    """Move a record that nobody has open into another folder of the same file system; returns where it is now.
-
-    Raises
-    ------
-    UserError
-        If a record of that name is there already.
-    RecordingError
-        If it cannot be moved.
-    """
-    target = directory / path.name
-    if target.exists():
-        raise UserError(f"{target}: a record of this run is there already")
-    # Opening and closing puts what a reader left in the write-ahead log into the file itself.
-    _open_for_writing(path).close()
-    try:
-        os.replace(path, target)
-        _sync_folder(directory)
-    except OSError as error:
-        raise recording_error(target, error) from error
-    return target
 
 
 def recover(
@@ -604,7 +373,7 @@ def recover(
         if record.finished or _is_in_use(path, record.meta["writer"]):
             return False
         run_id, summary = record.run_id, record.summary()
-    connection = _open_for_writing(path)
+    connection = open_for_writing(path)
     with RunRecord(path, connection, run_id, user or current_user()) as left:
         if left.finished:  # by its writer, which ended between our looking at it and now
             return False
@@ -613,21 +382,8 @@ def recover(
     return True
 
 
-def _head(connection: sqlite3.Connection) -> str:
-    """Hash of the last entry of the audit chain."""
-    return str(connection.execute("SELECT entry_sha256 FROM audit ORDER BY id DESC LIMIT 1").fetchone()[0])
-
-
 def _is_in_use(path: Path, writer: Mapping[str, Any]) -> bool:
     if not is_alive(writer):
         return False
     # Our own process is alive for certain, and may still have closed a record without finishing it.
     return writer.get("pid") != os.getpid() or path.resolve() in _OPEN_HERE
-
-
-def _sync_folder(directory: Path) -> None:
-    handle = os.open(directory, os.O_RDONLY)
-    try:
-        os.fsync(handle)
-    finally:
-        os.close(handle)

@@ -52,8 +52,13 @@ class _MeasuredFrame:
 
 @dataclass
 class LoopState:
-    """What a run looks like from outside while it goes on; read by other threads, written by the loop alone."""
+    """What a run looks like from outside while it goes on; read by other threads, written by the loop alone.
 
+    ``waiting_since``: when the wait for the next frame began (``time.monotonic``), None while it is not waited for.
+    ``frames_in`` came from the source, ``frames_counted`` went through all stages.
+    """
+
+    waiting_since: float | None = None
     frames_in: int = 0
     frames_counted: int = 0
     particles: int = 0
@@ -175,7 +180,13 @@ class Loop:
         self.state.stage_s[stage] = self.state.stage_s.get(stage, 0.0) + time.perf_counter() - started
 
     def _read(self) -> Iterator[tuple[Frame, float]]:
-        for frame in self._source.frames():
+        frames = self._source.frames()
+        while True:
+            self.state.waiting_since = time.monotonic()
+            frame = next(frames, None)
+            self.state.waiting_since = None
+            if frame is None:
+                return
             arrived = time.perf_counter()
             self.state.frames_in += 1
             if self.frame_hash is not None:
@@ -219,7 +230,14 @@ class Loop:
         ratio, regions = result.ratio, result.regions
         if result.reason is not None or ratio is None:
             ratio, regions = np.zeros((0, 0), np.uint8), Regions.empty((0, 0))
-        particles = measure(ratio, regions, frame=frame.sequence, time_s=frame.time_s, calibration=self._calibration)
+        particles = measure(
+            ratio,
+            regions,
+            frame=frame.sequence,
+            time_s=frame.time_s,
+            calibration=self._calibration,
+            centroid_px=result.centroid_px,
+        )
         large = particles.ecd_um >= self._min_ecd_um
         columns = self._columns.of_frame(particles, regions, keep=large)
         if not large.all():

@@ -2,20 +2,15 @@
 
 import contextlib
 import json
-import os
-import platform
 import secrets
+import threading
 import time
 from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import replace
 from datetime import datetime, timezone
 from functools import partial
-from pathlib import Path
-from typing import Any, Final, Literal
-
-import numpy as np
-import psutil
+from typing import Any, Literal
 
 from edge_app import __version__
 from edge_app.capture.registry import open_source
@@ -23,12 +18,12 @@ from edge_app.capture.source import FrameSource, SourceInfo
 from edge_app.classification.backends import OpenedBackend, open_backend
 from edge_app.classification.bundle import Bundle
 from edge_app.classification.classifier import Classifier
-from edge_app.config import FlowCellSettings, Settings, without_secrets
-from edge_app.errors import UserError
+from edge_app.config import Settings, without_secrets
+from edge_app.device_messages import info_message, stats_message
+from edge_app.flow_cell_geometry import calibration_doubt, choose_calibration, frame_volume_ml
 from edge_app.identity import PipelineIdentity, step_string
 from edge_app.loop import Loop
-from edge_app.measurement.calibration import Calibration, load_calibration, nominal_calibration
-from edge_app.measurement.histogram import FINE_EDGES_UM, REPORTING_EDGES_UM, Histogram
+from edge_app.measurement.histogram import FINE_EDGES_UM, Histogram
 from edge_app.measurement.verification_history import HISTORY_FILE, history_for_record
 from edge_app.measurement.window import Window, per_ml
 from edge_app.messaging.messages import (
@@ -38,8 +33,6 @@ from edge_app.messaging.messages import (
     Info,
     Message,
     Run,
-    StageTime,
-    Stats,
     histogram_message,
     outgoing,
     summary_message,
@@ -54,78 +47,15 @@ from edge_app.recording.errors import RecordingError
 from edge_app.recording.event import Severity
 from edge_app.recording.outgoing import Outgoing
 from edge_app.recording.pictures import PicturePicker
-from edge_app.recording.run_record import RunRecord, RunState, new_run_id, recover
+from edge_app.recording.run_record import RunRecord, RunState, new_run_id
+from edge_app.recovery import recover_earlier
 from edge_app.reporting.optics import optics_summary
+from edge_app.run_request import RunRequest
 from edge_app.segmentation.segmenter import Segmenter
+from edge_app.stall_watch import StallWatch
 from edge_app.windowing import ClosedWindow, WindowBuilder
 
 __all__ = ["Pipeline", "RunRequest", "choose_calibration"]
-
-CALIBRATIONS: Final = Path(__file__).parent / "measurement" / "calibrations"
-DEFAULT_UM_PER_PX: Final = 1.33
-DEFAULT_DEPTH_UM: Final = 100.0
-
-
-@dataclass(frozen=True, kw_only=True)
-class RunRequest:
-    """What one run is asked to do.
-
-    Attributes
-    ----------
-    source
-        URI of the frames.
-    out
-        Folder that gets the run record.
-    frames
-        At most this many frames; None: until the source ends.
-    instrument_thresholds
-        Use the grey-level thresholds and the background that the instrument's export names, to compare with it.
-    """
-
-    source: str
-    out: Path
-    frames: int | None = None
-    instrument_thresholds: bool = False
-
-
-def choose_calibration(flow_cell: FlowCellSettings, info: SourceInfo) -> Calibration:
-    """The calibration of a run: the stated record, else the stated scale, else what the source is known to follow.
-
-    A simulated flow cell and an MFI export have a size curve of their own; every other source gets its stated scale
-    (or 1.33 um per px) as a straight line, and is flagged as not calibrated.
-
-    Raises
-    ------
-    UserError
-        If the record cannot be read, or a scale or depth is stated beside it.
-    """
-    depth_um = flow_cell.depth_um or info.depth_um or DEFAULT_DEPTH_UM
-    if flow_cell.calibration_file is not None:
-        calibration = load_calibration(flow_cell.calibration_file)
-        stated = [k for k in ("um_per_px", "depth_um") if getattr(flow_cell, k) is not None]
-        if stated:
-            raise UserError(
-                f"flow_cell.{stated[0]}: is stated beside calibration {calibration.id}, which holds it; leave one out"
-            )
-        return calibration
-    shipped = {"sim": "simulated_mfi.json", "mfi": "mfi_export.json"}.get(info.kind)
-    if shipped is not None and flow_cell.um_per_px is None:
-        curve = load_calibration(CALIBRATIONS / shipped)
-        if info.um_per_px is None or abs(info.um_per_px / curve.um_per_px - 1) < 0.02:
-            return curve.model_copy(update={"depth_um": depth_um})
-    um_per_px = flow_cell.um_per_px or info.um_per_px or DEFAULT_UM_PER_PX
-    return nominal_calibration(um_per_px=um_per_px, depth_um=depth_um)
-
-
-def frame_volume_ml(height_px: int, width_px: int, *, calibration: Calibration, info: SourceInfo) -> float:
-    """Volume that one frame of the source stands for.
-
-    Where an instrument exports only frames with particles in them, the volume that it says it imaged is shared out
-    over the exported ones, so that the whole export adds up to it.
-    """
-    if info.volume_imaged_ml is not None and info.frames_total:
-        return info.volume_imaged_ml / info.frames_total
-    return calibration.frame_volume_ml(width_px, height_px)
 
 
 class Pipeline:
@@ -183,6 +113,8 @@ class Pipeline:
         self._windows = 0
         self._events = 0
         self._told = 0
+        self._stalled_s: list[float] = []
+        self._event_lock = threading.Lock()
 
     @property
     def info(self) -> SourceInfo:
@@ -246,11 +178,11 @@ class Pipeline:
             If the record cannot be written (full disk): what was recorded before is kept.
         """
         state_dir = default_state_dir()
-        self._recover_earlier(state_dir)
+        recover_earlier(self.request.out, state_dir, on_message=self.on_message)
         settings = self.settings
         try:
             publisher = Publisher(
-                settings.mqtt, boot_id=self.boot_id, info=self._info_message(), calibration=self.calibration,
+                settings.mqtt, boot_id=self.boot_id, info=self._describe(), calibration=self.calibration,
                 state_dir=state_dir,
             )  # fmt: skip
         except BaseException:
@@ -273,7 +205,8 @@ class Pipeline:
                 publisher.set_status("running", self.run_id)
                 try:
                     self._announce(record)
-                    self._drive(record, publisher)
+                    with self._stall_watch(record, publisher):
+                        self._drive(record, publisher)
                     result = self._finish(record, time.perf_counter() - began)
                     publisher.notify()
                 except BaseException as error:
@@ -325,57 +258,17 @@ class Pipeline:
             },
         )  # fmt: skip
 
-    def _info_message(self) -> Info:
-        description, backend = self.bundle.description, self._opened.backend
-        known = calibration_words(self.calibration, self.started)
-        return Info(
-            site=self.settings.mqtt.site,
-            device=self.settings.mqtt.device_id,
+    def _describe(self) -> Info:
+        return info_message(
+            settings=self.settings.mqtt,
             boot_id=self.boot_id,
-            app_version=__version__,
-            pipeline=self.identity.pipeline_id,
-            steps=list(self.identity.steps),
-            model={
-                "name": description.name,
-                "version": description.version,
-                "sha256": self.bundle.model_sha256,
-                "quantisation": "int8",
-                "signed_by": self.bundle.signed_by,
-            },
-            calibration={
-                "id": self.calibration.id,
-                "um_per_px": self.calibration.um_per_px,
-                "calibrated": self.calibration.calibrated,
-                "state": known["calibration_state"],
-                "age_days": known["calibration_age_days"],
-                "created": self.calibration.created,
-                "expires": self.calibration.expires,
-                "note": self.calibration.note,
-            },
-            calibration_state=known["calibration_state"],
-            calibration_age_days=known["calibration_age_days"],
-            classes=list(self.classifier.classes),
-            edges_um=[e if np.isfinite(e) else None for e in FINE_EDGES_UM],
-            reporting_sizes_um=list(REPORTING_EDGES_UM),
-            backend=f"{backend.name} {backend.version}",
-            accelerator="edgetpu" if backend.name == "edgetpu" else "cpu",
-            host={"machine": platform.machine(), "system": platform.system(), "python": platform.python_version()},
+            identity=self.identity,
+            bundle=self.bundle,
+            backend=self._opened.backend,
+            classes=self.classifier.classes,
+            calibration=self.calibration,
+            at=self.started,
         )
-
-    def _recover_earlier(self, state_dir: Path) -> None:
-        """Close records that a crash left open, in our folder and among those with messages still to send."""
-        left = set(self.request.out.glob("*.sqlite")) if self.request.out.is_dir() else set()
-        for entry in (state_dir / "pending").glob("*.json"):
-            try:
-                left.add(Path(json.loads(entry.read_text(encoding="utf-8"))["record"]))
-            except (OSError, ValueError, KeyError, TypeError):
-                continue
-        for path in sorted(left):
-            try:
-                if path.is_file() and recover(path):
-                    self.on_message(f"{path}: was left open by an interrupted run; closed with all its windows")
-            except UserError as error:
-                self.on_message(str(error))
 
     def _announce(self, record: RunRecord) -> None:
         record.enqueue(self._rows([self._run_message("running")]))
@@ -383,7 +276,7 @@ class Pipeline:
         for warning in self._opened.warnings:
             self._event(record, "backend_fallback", warning, severity="warning")
             self.on_message(warning)
-        if doubt := self._calibration_doubt():
+        if doubt := calibration_doubt(self.calibration, self.started):
             self._event(record, f"calibration_{self.calibration_state}", doubt, severity="warning")
 
     def _run_message(self, state: Literal["running", "finished", "failed"], *, ended: datetime | None = None) -> Run:
@@ -415,11 +308,13 @@ class Pipeline:
         severity: Severity = "info",
         details: Mapping[str, Any] | None = None,
     ) -> None:
-        self._events += 1
+        with self._event_lock:
+            self._events += 1
+            number = self._events
         message = EventMessage(
             device=self._provenance.device,
             boot_id=self.boot_id,
-            id=f"{self.run_id}-{self._events}",
+            id=f"{self.run_id}-{number}",
             severity=severity,
             code=code,
             text=text,
@@ -433,10 +328,38 @@ class Pipeline:
         """Rows for the outbox; none where nothing is ever published, since nobody would delete them."""
         return [outgoing(self.topics, m) for m in messages] if self.settings.mqtt.enabled else []
 
+    def _stall_watch(self, record: RunRecord, publisher: Publisher) -> StallWatch:
+        """Says so, in the record and to everybody, while no frame comes, and how long that was."""
+
+        def tell(code: str, text: str, severity: Severity, silent_s: float) -> None:
+            # Windows are committed meanwhile: a full disk is told by them, and ends the run there.
+            with contextlib.suppress(RecordingError):
+                details = {"silent_s": round(silent_s, 1), "frames": self._loop.state.frames_in}
+                self._event(record, code, text, severity=severity, details=details)
+            publisher.notify()
+            self.on_message(text)
+
+        def on_stall(silent_s: float) -> None:
+            text = f"{self.info.uri}: stalled, no frame for {silent_s:.1f} s"
+            publisher.set_status("stalled", self.run_id, detail=text)
+            tell("source_stalled", text, "warning", silent_s)
+
+        def on_resume(silent_s: float) -> None:
+            self._stalled_s.append(silent_s)
+            publisher.set_status("running", self.run_id)
+            tell("source_resumed", f"{self.info.uri}: went on after {silent_s:.1f} s without a frame", "info", silent_s)
+
+        return StallWatch(
+            lambda: self._loop.state.waiting_since,
+            after_s=self.request.stalled_after_s,
+            on_stall=on_stall,
+            on_resume=on_resume,
+        )
+
     def _drive(self, record: RunRecord, publisher: Publisher) -> None:
         windows = self._loop.windows()
         last_stats = time.monotonic()
-        seen = self._loop.state.frames_in, self._loop.state.particles
+        seen = replace(self._loop.state)
         try:
             for closed in windows:
                 self._commit(record, closed)
@@ -446,8 +369,14 @@ class Pipeline:
                     self.on_window(self._total)
                 now = time.monotonic()
                 if now - last_stats >= 1.0:
-                    publisher.publish_volatile("stats", self._stats(closed, publisher, now - last_stats, seen))
-                    last_stats, seen = now, (self._loop.state.frames_in, self._loop.state.particles)
+                    state = replace(self._loop.state)
+                    stats = stats_message(
+                        closed, provenance=self._provenance, run_id=self.run_id, now=state, before=seen,
+                        elapsed_s=now - last_stats, counters=publisher.counters(),
+                        frames_dropped=self._total.frames_lost + self._total.frames_rejected,
+                    )  # fmt: skip
+                    publisher.publish_volatile("stats", stats)
+                    last_stats, seen = now, state
         finally:
             # Before the stages are waited for: they may be waiting for a source that is silent.
             self.source.close()
@@ -472,31 +401,6 @@ class Pipeline:
         )
         self._total = total
         self._windows += 1
-
-    def _stats(self, closed: ClosedWindow, publisher: Publisher, elapsed_s: float, seen: tuple[int, int]) -> Stats:
-        counters, state = publisher.counters(), self._loop.state
-        return Stats(
-            device=self._provenance.device,
-            boot_id=self.boot_id,
-            run_id=self.run_id,
-            frames_per_s_in=(state.frames_in - seen[0]) / elapsed_s,
-            frames_per_s_out=(state.frames_in - seen[0]) / elapsed_s,
-            particles_per_s=(state.particles - seen[1]) / elapsed_s,
-            stages={
-                "frame": StageTime(
-                    p50_ms=float(np.percentile(closed.latency_ms, 50)),
-                    p99_ms=float(np.percentile(closed.latency_ms, 99)),
-                )
-            },
-            frames_dropped=self._total.frames_lost + self._total.frames_rejected,
-            temperatures_c=_temperatures(),
-            rss_mb=psutil.Process(os.getpid()).memory_info().rss / 1e6,
-            waiting=counters.waiting,
-            published=counters.published,
-            reconnects=counters.reconnects,
-            merged=counters.merged,
-            **self._provenance.calibration_at(),
-        )
 
     def _tell_problems(self) -> None:
         messages = self.source.messages
@@ -528,6 +432,8 @@ class Pipeline:
             "stuck_objects": loop.state.stuck_objects,
             "stuck_counted_before_found": loop.state.stuck_counted_before,
             "source_problems": dict(sorted(problems.items())),
+            "source_stalls": len(self._stalled_s),
+            "source_stalled_s": round(sum(self._stalled_s), 1),
             "windows": self._windows,
             "seconds": round(seconds, 3),
             "particles_per_min": round(total.particles / seconds * 60.0, 1) if seconds > 0 else 0.0,
@@ -584,24 +490,10 @@ class Pipeline:
         """``valid``, ``expired`` or ``not_calibrated``, at the start of the run."""
         return self.calibration.state(self.started)
 
-    def _calibration_doubt(self) -> str:
-        """Why sizes are not to be taken at their word; empty where they are."""
-        if self.calibration_state == "expired":
-            return f"calibration {self.calibration.id} expired on {self.calibration.expires}"
-        if self.calibration_state == "not_calibrated":
-            return f"sizes come from {self.calibration.id}, not from a bead calibration of this instrument"
-        return ""
-
     def _notes(self) -> list[str]:
         notes = []
-        if doubt := self._calibration_doubt():
+        if doubt := calibration_doubt(self.calibration, self.started):
             notes.append(doubt)
         if not self.info.knows_losses:
             notes.append("the source cannot tell whether frames were lost")
         return notes
-
-
-def _temperatures() -> dict[str, float]:
-    # Not every platform has the call.
-    read: Callable[[], Mapping[str, Any]] = getattr(psutil, "sensors_temperatures", dict)
-    return {name: float(entries[0].current) for name, entries in read().items() if entries}

@@ -9,9 +9,9 @@ import numpy.typing as npt
 from edge_app.capture.registry import open_source
 from edge_app.config import Settings
 from edge_app.errors import UserError
+from edge_app.flow_cell_geometry import DEFAULT_DEPTH_UM, DEFAULT_UM_PER_PX
 from edge_app.measurement.bead_run import BeadRun, dark_shift_in_box, read_bead_run
 from edge_app.measurement.calibration import Calibration, nominal_calibration
-from edge_app.pipeline import DEFAULT_DEPTH_UM, DEFAULT_UM_PER_PX
 from edge_app.recording.particle_columns import RecordedParticles
 from edge_app.recording.record_reader import RecordedPicture, open_record
 

@@ -11,7 +11,7 @@ from edge_app.measurement.border_weight import border_weight
 from edge_app.measurement.calibration import Calibration
 from edge_app.measurement.half_maximum import half_maximum_area
 from edge_app.segmentation.particles import Particles
-from edge_app.segmentation.regions import Regions
+from edge_app.segmentation.regions import Regions, centroids
 
 __all__ = ["contour_perimeter", "edge_gradient", "feret_diameters", "hull_pixels", "measure"]
 
@@ -118,7 +118,15 @@ def edge_gradient(ratio: U8, regions: Regions) -> F4:
     return (total / np.diff(start) / (8.0 * RATIO_ONE)).astype(np.float32)
 
 
-def measure(ratio: U8, regions: Regions, *, frame: int, time_s: float, calibration: Calibration) -> Particles:
+def measure(
+    ratio: U8,
+    regions: Regions,
+    *,
+    frame: int,
+    time_s: float,
+    calibration: Calibration,
+    centroid_px: F4 | None = None,
+) -> Particles:
     """Measure all particles of a frame.
 
     Parameters
@@ -131,6 +139,8 @@ def measure(ratio: U8, regions: Regions, *, frame: int, time_s: float, calibrati
         Sequence number and time of the frame, copied to every row.
     calibration
         Turns px into um.
+    centroid_px
+        (n, 2) x and y of the regions where they are known already; default: computed.
 
     Returns
     -------
@@ -161,6 +171,7 @@ def measure(ratio: U8, regions: Regions, *, frame: int, time_s: float, calibrati
     convex = hull_pixels(corner, corner_start) if n else area
     perimeter = contour_perimeter(regions.contour, regions.contour_step, regions.contour_start, regions.pieces)
     half_area = half_maximum_area(ratio, regions)
+    middle = centroids(regions) if centroid_px is None else centroid_px
     scale = np.float32(calibration.um_per_px)
     one = np.float64(RATIO_ONE)
     border = regions.border
@@ -175,8 +186,8 @@ def measure(ratio: U8, regions: Regions, *, frame: int, time_s: float, calibrati
         y_px=regions.y_px,
         width_px=regions.width_px,
         height_px=regions.height_px,
-        centroid_x_px=f4(np.bincount(row, weights=pixels % max(width, 1), minlength=n) / area),
-        centroid_y_px=f4(np.bincount(row, weights=pixels // max(width, 1), minlength=n) / area),
+        centroid_x_px=middle[:, 0],
+        centroid_y_px=middle[:, 1],
         area_px=regions.area_px,
         half_max_area_px=half_area,
         ecd_um=calibration.ecd_um(regions.area_px, half_area),

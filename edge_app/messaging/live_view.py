@@ -32,6 +32,7 @@ _STATES: Final = {
     "running": ("bold green", "●"),
     "ready": ("green", "●"),
     "init": ("yellow", "●"),
+    "stalled": ("bold yellow", "▲"),
     "degraded": ("bold yellow", "▲"),
     "error": ("bold red", "✖"),
     "lost": ("bold red", "✖"),
@@ -79,7 +80,7 @@ def render(
 
 
 def _most_alive(devices: Sequence[DeviceState]) -> DeviceState:
-    order = {"running": 3, "degraded": 3, "error": 3, "ready": 2, "init": 2}
+    order = {"running": 3, "stalled": 3, "degraded": 3, "error": 3, "ready": 2, "init": 2}
     return max(devices, key=lambda d: (order.get(d.state, 0), d.total is not None, d.name))
 
 

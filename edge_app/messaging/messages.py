@@ -34,8 +34,9 @@ __all__ = [
     "utc_text",
 ]
 
-State = Literal["init", "ready", "running", "degraded", "error", "disconnected", "lost"]
-"""Life of a device: ``lost`` is said by the broker alone, ``disconnected`` by a device that ends in order."""
+State = Literal["init", "ready", "running", "stalled", "degraded", "error", "disconnected", "lost"]
+"""Life of a device: ``stalled`` while a run waits for frames that do not come, ``lost`` is said by the broker alone,
+``disconnected`` by a device that ends in order."""
 
 PerMl = dict[str, dict[str, float | None]]
 """Class (or ``all``) -> cumulative size in um -> concentration in particles per mL."""
@@ -97,7 +98,7 @@ class Status(Message):
     boot_id: str = Field(description="Of this start of the program; also in `info` and in every window")
     since: str = Field(description="When the state began, UTC; for `lost`: when the link was made")
     run_id: str | None = Field(None, description="Run in progress")
-    detail: str = Field("", description="One line for people: why degraded or in error")
+    detail: str = Field("", description="One line for people: why stalled, degraded or in error")
     calibration: CalibrationId = ""
     calibration_state: CalibrationStateNow = "not_calibrated"
     calibration_age_days: CalibrationAge = None

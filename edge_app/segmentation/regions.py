@@ -9,7 +9,7 @@ import cv2
 import numpy as np
 import numpy.typing as npt
 
-__all__ = ["LabelOverflow", "LabelledMask", "Regions", "find_regions", "label_mask", "ragged_index"]
+__all__ = ["LabelOverflow", "LabelledMask", "Regions", "centroids", "find_regions", "label_mask", "ragged_index"]
 
 U2 = npt.NDArray[np.uint16]
 U8 = npt.NDArray[np.uint8]
@@ -257,3 +257,22 @@ def find_regions(
         contour_step=step[point],
         contour_start=contour_start,
     )
+
+
+def centroids(regions: Regions) -> npt.NDArray[np.float32]:
+    """Centroids of the filled masks, x and y in px, float32 (n, 2).
+
+    Examples
+    --------
+    >>> from edge_app.segmentation.threshold import segment
+    >>> ratio = np.full((64, 64), 160, np.uint8)
+    >>> ratio[20:30, 31:42] = 80
+    >>> centroids(segment(ratio)).tolist()
+    [[36.0, 24.5]]
+    """
+    n = len(regions)
+    row, width = regions.pixel_row, max(1, regions.width_frame_px)
+    area = np.maximum(regions.area_px, 1)
+    x = np.bincount(row, weights=regions.pixels % width, minlength=n) / area
+    y = np.bincount(row, weights=regions.pixels // width, minlength=n) / area
+    return np.stack([x, y], axis=1).astype(np.float32)

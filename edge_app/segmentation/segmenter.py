@@ -14,7 +14,7 @@ from edge_app.errors import UserError
 from edge_app.segmentation.background import Background
 from edge_app.segmentation.frame_quality import judge_light, judge_particles, look_at, unevenness
 from edge_app.segmentation.ratio import noise_codes, ratio_picture
-from edge_app.segmentation.regions import LabelOverflow, Regions
+from edge_app.segmentation.regions import LabelOverflow, Regions, centroids
 from edge_app.segmentation.settings import DEFAULT_SETTINGS, SegmentationSettings
 from edge_app.segmentation.stuck import StuckFilter
 from edge_app.segmentation.threshold import instrument_mask, instrument_settings, segment
@@ -36,6 +36,8 @@ class FrameResult:
         uint8 (H, W), code 160 = background; None if the frame was left out.
     regions
         Particles to measure. Those on the border are among them (weight 0); stuck and too small ones are not.
+    centroid_px
+        Centroids x, y of the regions, float32 (n, 2), where the stuck filter needed them.
     rejected
         Reason -> number, for this frame. A frame left out counts 1 under its reason and its particles nowhere;
         ``border`` counts particles that are in ``regions`` with weight 0.
@@ -56,6 +58,7 @@ class FrameResult:
     reason: str | None
     ratio: U8 | None = field(default=None, repr=False)
     regions: Regions = field(default_factory=lambda: Regions.empty((0, 0)), repr=False)
+    centroid_px: npt.NDArray[np.float32] | None = field(default=None, repr=False)
     rejected: Mapping[str, int] = field(default_factory=dict)
     gain: float = 1.0
     noise: float = 0.0
@@ -227,18 +230,19 @@ class Segmenter:
         rejected["speckle"] = int((~large).sum())
         particles = regions.take(large)
         blocked = self._frozen_pixels(particles)
-        before, found_stuck = 0, np.zeros((0, 3), np.float32)
+        before, found_stuck, centroid_px = 0, np.zeros((0, 3), np.float32), None
         if self.settings.stuck.enabled and self.instrument_thresholds is None:
             if self._stuck is None:
                 self._stuck = StuckFilter((image.shape[0], image.shape[1]), self.settings.stuck)
-            x, y = centroids(particles)
+            centroid_px = centroids(particles)
+            x, y = centroid_px.T
             verdict = self._stuck.update(x, y, particles.area_px)
             rejected["stuck"] = int(verdict.stuck.sum())
             before = verdict.counted_before
             found_stuck = np.stack([x, y, particles.area_px.astype(np.float32)], axis=1)[verdict.confirmed]
             if self.settings.stuck.heal_background and verdict.confirmed.any():
                 self._heal(image, particles.take(verdict.confirmed), gain=gain)
-            particles = particles.take(~verdict.stuck)
+            particles, centroid_px = particles.take(~verdict.stuck), centroid_px[~verdict.stuck]
         self.background.update(image, particles=blocked, gain=gain)
         rejected["border"] = int(particles.border.sum())
         found = {k: v for k, v in rejected.items() if v}
@@ -247,6 +251,7 @@ class Segmenter:
             reason=None,
             ratio=ratio,
             regions=particles,
+            centroid_px=centroid_px,
             rejected=found,
             gain=gain,
             noise=noise / RATIO_ONE,
@@ -264,13 +269,3 @@ class Segmenter:
     def _heal(self, image: U8, stuck: Regions, *, gain: float) -> None:
         grown = cv2.dilate(stuck.mask, np.ones((5, 5), np.uint8)).astype(np.uint8, copy=False)
         self.background.heal(image, np.flatnonzero(grown), gain=gain)
-
-
-def centroids(regions: Regions) -> tuple[npt.NDArray[np.float32], npt.NDArray[np.float32]]:
-    """Centroids of the filled masks in px, float32 (n,) x and y."""
-    n = len(regions)
-    row, width = regions.pixel_row, max(1, regions.width_frame_px)
-    area = np.maximum(regions.area_px, 1)
-    x = np.bincount(row, weights=regions.pixels % width, minlength=n) / area
-    y = np.bincount(row, weights=regions.pixels // width, minlength=n) / area
-    return x.astype(np.float32), y.astype(np.float32)

@@ -17,8 +17,9 @@ from edge_app.classification.bundle import SHIPPED
 from edge_app.cli.reanalyse import reanalyse as command
 from edge_app.config import load_settings
 from edge_app.errors import UserError
+from edge_app.flow_cell_geometry import CALIBRATIONS
 from edge_app.measurement.calibration import load_calibration
-from edge_app.pipeline import CALIBRATIONS, Pipeline, RunRequest
+from edge_app.pipeline import Pipeline, RunRequest
 from edge_app.reanalysis import ReanalysisRequest, reanalyse
 from edge_app.recording.audit import verify_record
 from edge_app.recording.difference import change_text, match_particles

@@ -238,7 +238,8 @@ def _table(state: DeviceState, classes: Sequence[str], *, width: int) -> Table:
     for position, name in enumerate(classes):
         n = sum(body["counts"][name])
         style = colours[name]
-        cells: list[RenderableType] = [Text(f"■ {_label(name)}", style=style)]
+        # The name in the terminal's own colour: not every class's is easy to read on every background.
+        cells: list[RenderableType] = [Text("■ ", style=style).append(_label(name), style="default")]
         cells += [_cell_of_table(_per_ml(state, name, s)) for s in sizes]
         if with_counts:
             cells.append(Text(f"{n:,}", style="" if n else "dim"))

@@ -13,7 +13,8 @@ _LEFT, _RIGHT, _TOP, _BOTTOM = 8.0, 62.0, 10.0, 22.0
 
 
 def _short(value: float) -> str:
-    return f"{value:.4g}".replace("-", "\N{MINUS SIGN}")
+    words = f"{value:,.0f}" if abs(value) >= 1000 else f"{value:.4g}"
+    return words.replace("-", "\N{MINUS SIGN}")
 
 
 def control_plot(chart: ControlChart) -> Markup:

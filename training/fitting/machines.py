@@ -147,15 +147,12 @@ class Machines:
             return
 
         @tf.function
-        def sums(mine: Any) -> tuple[Any, Any]:
-            def each() -> tuple[Any, Any]:
-                context = tf.distribute.get_replica_context()
-                return tuple(context.all_reduce(tf.distribute.ReduceOp.SUM, [mine, mine * mine]))
+        def summed(mine: Any) -> Any:
+            # The product makes it a value of the replica, which can be added up.
+            each = self.strategy.run(lambda x: x * tf.ones_like(x), args=(mine,))
+            return self.strategy.reduce(tf.distribute.ReduceOp.SUM, each, axis=None)
 
-            pair = self.strategy.run(each)
-            return tuple(self.strategy.experimental_local_results(p)[0] for p in pair)
-
-        total, squares = (float(v) for v in sums(tf.constant(float(number), tf.float64)))
+        total, squares = summed(tf.constant([number, number**2], tf.float64)).numpy()
         if abs(squares * self.replicas - total * total) > 0.5:
             raise UserError(f"worker {self.worker}: {what} is not the same on all workers")
 

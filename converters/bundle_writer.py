@@ -18,6 +18,7 @@ from converters.tflite import IntegerModel
 from edge_app.capture.frame import RATIO_ONE
 from edge_app.classification.bundle import SCHEMA, Bundle
 from edge_app.classification.crops import CropGeometry
+from edge_app.classification.drift import DriftReference
 from edge_app.classification.rejection import Rejection
 from edge_app.errors import UserError
 
@@ -78,6 +79,7 @@ def write_bundle(
     reference_embeddings: npt.NDArray[np.float32],
     reference_labels: npt.NDArray[np.int64],
     card: str,
+    drift: DriftReference | None = None,
 ) -> Bundle:
     """Write a bundle in one step: either the whole new folder is there afterwards or the old one still is.
 
@@ -93,8 +95,10 @@ def write_bundle(
     confusion
         Go to ``bundle.json``, as do ``metrics`` and ``training``.
     prototypes, reference_embeddings, reference_labels
-        Go to ``reference.npz``, beside the model's last layer: what embeddings of each class look like, for rejection
-        and drift.
+        Go to ``reference.npz``, beside the model's last layer: what embeddings of each class look like, for rejection.
+    drift : DriftReference, optional
+        Goes there too, in place of the sample of embeddings, as it holds one of its own
+        (`edge_app.classification.drift.drift_reference`).
 
     Returns
     -------
@@ -121,11 +125,15 @@ def write_bundle(
             last_layers |= {"size_kernel": model.size_head.kernel, "size_bias": model.size_head.bias}
         if model.novelty_head is not None:
             last_layers |= {"novelty_kernel": model.novelty_head.kernel, "novelty_bias": model.novelty_head.bias}
+        sample: dict[str, Any] = (
+            {"embeddings": reference_embeddings.astype(np.float16), "labels": reference_labels.astype(np.int16)}
+            if drift is None
+            else drift.arrays()
+        )
         np.savez_compressed(
             work / "reference.npz",
             prototypes=prototypes.astype(np.float32),
-            embeddings=reference_embeddings.astype(np.float16),
-            labels=reference_labels.astype(np.int16),
+            **sample,
             **last_layers,
         )
         if float_weights is not None:

@@ -90,6 +90,11 @@ class SizeCurve:
         """Curve at readings in px, um."""
         return np.asarray(np.interp(px, self.px, self.um))
 
+    def slope_at(self, px: float) -> float:
+        """Um per px of the curve about a reading."""
+        step = 0.02 * px
+        return float(np.diff(self.at(np.array([px - step, px + step])))[0]) / (2 * step)
+
 
 def _line(points: Sequence[CurvePoint]) -> tuple[float, float]:
     """Slope and offset of the line ``um = slope * px - offset``, weights falling with size."""

@@ -147,6 +147,30 @@ def test_a_wrong_lot_is_refused_and_named(bench: Bench) -> None:
         calibrate(lots, settings=QUICK)
 
 
+def test_lots_that_all_read_too_large_are_not_called_wrong(bench: Bench) -> None:
+    # The same beads on an instrument that says it has more than twice the um in a px.
+    lots = bench.lots()
+    other = lots[0][1].calibration.model_copy(update={"um_per_px": 2.2 * lots[0][1].um_per_px})
+    lots = [(standard, replace(run, calibration=other)) for standard, run in lots]
+    with pytest.raises(CalibrationRefused, match=r"all lots agree: the focal plane.*or the stated scale is wrong"):
+        calibrate(lots, settings=QUICK)
+
+
+def test_a_reading_that_is_not_known_well_enough_fails_its_check(bench: Bench, certificate: Certificate) -> None:
+    few = [(bench.standard(s), bench.run(s, frames=18)) for s in SIZES_UM]
+    short = calibrate(few, settings=QUICK, now=NOW)
+    for found in (short, certificate):
+        for lot in found.lots:
+            (check,) = (
+                c for c in found.checks if c.name == f"reading of {lot.nominal_um:g} um (lot T) known to (k = 2)"
+            )
+            assert check.value is not None
+            assert check.value == pytest.approx(2 * lot.u_reading_px * found.slope_um_per_px, rel=0.6)
+            assert check.passed is (check.value <= max(0.3, 0.015 * lot.certified_um))
+    strict = QUICK.model_copy(update={"reading_tolerance": 1e-6, "reading_tolerance_um": 1e-6})
+    assert not calibrate(few, settings=strict, now=NOW).passed
+
+
 def test_clumped_beads_are_refused(bench: Bench) -> None:
     lots = [(bench.standard(s), bench.run(s, doublets=0.45 if s == 10 else 0.1)) for s in SIZES_UM]
     with pytest.raises(CalibrationRefused, match=r"10 um \(lot T\): clumped"):

@@ -258,6 +258,7 @@ def interval_per_ml(
         found = _dispersion(series, rows, bins)
         if found is not None:
             factor, method = found.inflation(confidence=confidence), "long_run_variance"
+            factor = max(factor, _common_inflation(series, rows, variance, confidence))
     elif dispersion != "poisson":
         factor = float(dispersion)
         if factor <= 0:
@@ -296,6 +297,20 @@ def _dispersion(series: CountSeries, rows: list[int], bins: slice) -> Dispersion
             break
     squares = np.divide(w * w, n, out=np.zeros_like(w), where=n > 0).sum((1, 2))
     return dispersion_of(w.sum((1, 2)), squares, series.volume_ml)
+
+
+def _common_inflation(series: CountSeries, rows: list[int], variance: float, confidence: float) -> float:
+    """Factor on the Poisson variance of counts that wander with all sizes of their classes.
+
+    A wander that all sizes share shows best where there are most counts. What it adds to the variance goes with the
+    square of the counts: beyond 1, the factor goes with their number.
+    """
+    n, w = series.counts[:, rows, :], series.weighted[:, rows, :]
+    squares = np.divide(w * w, n, out=np.zeros_like(w), where=n > 0).sum((1, 2))
+    found = dispersion_of(w.sum((1, 2)), squares, series.volume_ml)
+    if found is None:
+        return 1.0
+    return 1.0 + (found.inflation(confidence=confidence) - 1.0) * variance / float(squares.sum())
 
 
 def difference(first: Interval, second: Interval) -> Interval:

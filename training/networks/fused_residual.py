@@ -14,7 +14,7 @@ from keras import layers
 from edge_app.classification.context import DEFAULT_CONTEXT
 from training.networks.head import finish_network, inputs
 
-__all__ = ["fused_residual"]
+__all__ = ["fused_residual", "residual_trunk"]
 
 #: (channels, convolutions, stride of the first) per stage; the stem keeps full resolution for particles of 7 to 20 px.
 STAGES = [(32, 3, 2), (64, 3, 2), (96, 3, 2)]
@@ -24,6 +24,19 @@ def _convolve(x: Any, filters: int, size: int, stride: int = 1, *, activate: boo
     x = layers.Conv2D(filters, size, strides=stride, padding="same", use_bias=False)(x)
     x = layers.BatchNormalization(momentum=0.98)(x)
     return layers.ReLU(6.0)(x) if activate else x
+
+
+def residual_trunk(
+    crop: Any, *, alpha: float, stem: int, head: int, stages: Sequence[tuple[int, int, int]] = STAGES
+) -> Any:
+    """Convolutions from the crop to the last feature map, of ``head`` channels; parameters as in `fused_residual`."""
+    x = _convolve(crop, max(8, round(stem * alpha / 8) * 8), 3)
+    for filters, convolutions, stride in stages:
+        wide = max(8, round(filters * alpha / 8) * 8)
+        x = _convolve(x, wide, 3, stride)
+        for _ in range(convolutions - 1):
+            x = layers.ReLU(6.0)(layers.Add()([x, _convolve(x, wide, 3, activate=False)]))
+    return _convolve(x, head, 1)
 
 
 def fused_residual(
@@ -60,11 +73,5 @@ def fused_residual(
     keras.Model
     """
     crop, context_input = inputs(window_px, context)
-    x = _convolve(crop, max(8, round(stem * alpha / 8) * 8), 3)
-    for filters, convolutions, stride in stages:
-        wide = max(8, round(filters * alpha / 8) * 8)
-        x = _convolve(x, wide, 3, stride)
-        for _ in range(convolutions - 1):
-            x = layers.ReLU(6.0)(layers.Add()([x, _convolve(x, wide, 3, activate=False)]))
-    x = _convolve(x, head, 1)
+    x = residual_trunk(crop, alpha=alpha, stem=stem, head=head, stages=stages)
     return finish_network(crop, context_input, x, classes=classes, dropout=dropout, sized=sized, name="fused_residual")

@@ -7,9 +7,10 @@ import keras
 from keras import layers
 
 from edge_app.classification.context import DEFAULT_CONTEXT
+from training.networks.enlarge import enlarged
 from training.networks.head import finish_network, inputs
 
-__all__ = ["real_scale", "standard"]
+__all__ = ["inverted_residuals", "real_scale", "standard"]
 
 #: (expansion, channels, blocks, stride of the first) per stage, Table 2 of the paper.
 PUBLISHED = [(1, 16, 1, 1), (6, 24, 2, 2), (6, 32, 3, 2), (6, 64, 4, 2), (6, 96, 3, 1), (6, 160, 3, 2), (6, 320, 1, 1)]
@@ -40,29 +41,17 @@ def _inverted_residual(x: Any, *, expansion: int, filters: int, stride: int) -> 
     return layers.Add()([entry, x]) if stride == 1 and entry.shape[-1] == filters else x
 
 
-def _assemble(
-    *,
-    classes: int,
-    window_px: int,
-    stem: int,
-    stem_stride: int,
-    stages: Sequence[tuple[int, int, int, int]],
-    alpha: float,
-    head: int,
-    dropout: float,
-    context: int,
-    sized: bool,
-    name: str,
-) -> keras.Model:
-    crop, context_input = inputs(window_px, context)
-    x = _convolve(crop, _channels(stem * alpha), 3, stem_stride)
+def inverted_residuals(
+    x: Any, *, stem: int, stem_stride: int, stages: Sequence[tuple[int, int, int, int]], alpha: float, head: int
+) -> Any:
+    """Convolutions from a picture (h, w, c) to the last feature map; ``stages`` as `PUBLISHED`."""
+    x = _convolve(x, _channels(stem * alpha), 3, stem_stride)
     for expansion, filters, blocks, stride in stages:
         for k in range(blocks):
             x = _inverted_residual(
                 x, expansion=expansion, filters=_channels(filters * alpha), stride=stride if k == 0 else 1
             )
-    x = _convolve(x, head, 1)
-    return finish_network(crop, context_input, x, classes=classes, dropout=dropout, sized=sized, name=name)
+    return _convolve(x, head, 1)
 
 
 def real_scale(
@@ -95,18 +84,10 @@ def real_scale(
     -------
     keras.Model
     """
-    return _assemble(
-        classes=classes,
-        window_px=window_px,
-        stem=12,
-        stem_stride=1,
-        stages=REAL_SCALE,
-        alpha=alpha,
-        head=head,
-        dropout=dropout,
-        context=context,
-        sized=sized,
-        name="mobilenet_v2_real_scale",
+    crop, context_input = inputs(window_px, context)
+    x = inverted_residuals(crop, stem=12, stem_stride=1, stages=REAL_SCALE, alpha=alpha, head=head)
+    return finish_network(
+        crop, context_input, x, classes=classes, dropout=dropout, sized=sized, name="mobilenet_v2_real_scale"
     )
 
 
@@ -119,18 +100,30 @@ def standard(
     dropout: float = 0.1,
     context: int = len(DEFAULT_CONTEXT),
     sized: bool = True,
+    enlarge: int = 1,
 ) -> keras.Model:
-    """The published layout with a stride-2 stem and a narrow head."""
-    return _assemble(
-        classes=classes,
-        window_px=window_px,
-        stem=32,
-        stem_stride=2,
-        stages=PUBLISHED,
-        alpha=alpha,
-        head=head,
-        dropout=dropout,
-        context=context,
-        sized=sized,
-        name="mobilenet_v2",
-    )
+    """The published layout with a stride-2 stem and a narrow head.
+
+    Parameters
+    ----------
+    classes : int
+    window_px : int
+    alpha : float
+        Width multiplier.
+    head : int
+        Channels before pooling; 1280 as published.
+    dropout : float
+    context : int
+        Columns of the second input.
+    sized : bool
+        Read true size and depth too.
+    enlarge : int
+        See `training.networks.enlarge`.
+
+    Returns
+    -------
+    keras.Model
+    """
+    crop, context_input = inputs(window_px, context)
+    x = inverted_residuals(enlarged(crop, enlarge), stem=32, stem_stride=2, stages=PUBLISHED, alpha=alpha, head=head)
+    return finish_network(crop, context_input, x, classes=classes, dropout=dropout, sized=sized, name="mobilenet_v2")

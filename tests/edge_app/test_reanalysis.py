@@ -118,11 +118,14 @@ def test_both_records_name_each_other_and_the_parent_is_otherwise_untouched(pare
     assert child.ok
     assert child.finished
     assert child.head == made.record_head
-    with open_record(made.record) as record:
+    with open_record(made.record) as record, open_record(parent) as first:
         link = record.meta["parent"]
+        # The age of a calibration is that at the time of the frames.
+        started = first.meta["started"]
         assert list(record.audit())[-1].reason == "why it is done"
     assert link == {
         "run_id": parent.stem, "record": parent.name, "head": head, "reason": "why it is done", "frames_agree": True,
+        "started": started,
     }  # fmt: skip
     with open_record(parent) as record:
         event = list(record.events())[-1]

@@ -1,7 +1,7 @@
 """What quantisation-aware fine-tuning gives back of what int8 takes, on a network taught on simulated particles.
 
 usage: python benchmarks/quantisation_aware.py [--work work/simulate] [--network mobilenet_v2_real_scale] [--alpha 0.5]
-       [--share 0.4] [--epochs 6] [--samples 4000] [--steps 300] [--seed 1]
+       [--share 0.4] [--epochs 8] [--samples 4000] [--steps 300] [--seed 1]
 
 Teaches the network shortly, converts it, fine-tunes it and converts it again; both are measured on particles of another
 library (calibration) against labels and against the float network as it was before fine-tuning.
@@ -38,7 +38,7 @@ def main() -> None:
     parser.add_argument("--network", default="mobilenet_v2_real_scale")
     parser.add_argument("--alpha", type=float, default=0.5)
     parser.add_argument("--share", type=float, default=0.4)
-    parser.add_argument("--epochs", type=int, default=6)
+    parser.add_argument("--epochs", type=int, default=8)
     parser.add_argument("--samples", type=int, default=4000)
     parser.add_argument("--steps", type=int, default=300)
     parser.add_argument("--seed", type=int, default=1)
@@ -46,7 +46,9 @@ def main() -> None:
     learn, test = crops_of("train0", given.work, given.share), crops_of("calibration", given.work, 1.0)
     geometry = CropGeometry()
     model = build_network(given.network, classes=len(KNOWN), window_px=geometry.window_px, alpha=given.alpha)
-    schedule = Schedule(epochs=given.epochs, samples_per_epoch=given.samples, warm_up_steps=30, ema_momentum=0)
+    schedule = Schedule(
+        epochs=given.epochs, samples_per_epoch=given.samples, batch=32, warm_up_steps=50, ema_momentum=0
+    )
     teach(model, lambda epoch: learn, prior=np.array([PRIOR[c] for c in KNOWN]), schedule=schedule, seed=given.seed)
     some = learn.take(np.random.default_rng(0).permutation(len(learn))[:400])
     wanted = predict(model, test)["logits"].argmax(axis=1)

@@ -133,9 +133,8 @@ def _canonical(content: bytes, *, classes: int) -> bytes:
     graph.initializer.extend(in_order)
     for k, node in enumerate(graph.node):
         node.name, node.doc_string = f"{node.op_type}_{k}", ""
-        kept = sorted((a for a in node.attribute if not _means_nothing(a, node, constants)), key=lambda a: str(a.name))
-        del node.attribute[:]
-        node.attribute.extend(kept)
+        if not node.domain:
+            node.ClearField("domain")  # tf2onnx sets it to nothing, or not at all, as it happens
         node.input[:] = [names[n] for n in node.input]
         node.output[:] = [names[n] for n in node.output]
     for item in (*graph.input, *graph.output, *graph.initializer):
@@ -145,12 +144,6 @@ def _canonical(content: bytes, *, classes: int) -> bytes:
     model.producer_name, model.producer_version = "edge-app", ""
     onnx.checker.check_model(model, full_check=True)
     return bytes(model.SerializeToString(deterministic=True))
-
-
-def _means_nothing(attribute: Any, node: Any, constants: Mapping[str, Any]) -> bool:
-    """Whether it is the axis of one scale for the whole tensor: tf2onnx sets it or not as it happens."""
-    scale = constants.get(node.input[1]) if node.op_type in ("QuantizeLinear", "DequantizeLinear") else None
-    return attribute.name == "axis" and scale is not None and list(scale.dims) in ([], [1])
 
 
 def _run(content: bytes, inputs: Mapping[str, npt.NDArray[Any]], provider: str) -> dict[str, npt.NDArray[Any]]:

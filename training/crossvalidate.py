@@ -139,7 +139,7 @@ def _one_fold(
 ) -> dict[str, Any]:
     known = pictures.take(np.flatnonzero(~test))
     teaching, validation, words = set_validation_aside(known, share=options.validation_share, seed=options.seed)
-    logs.report(words)
+    logs.report(words if validation is not None else f"no validation set, so no early end: {words}")
     fitted = teach_pictures(
         teaching, validation, init=init, geometry=geometry, options=options, machines=machines, logs=logs, title=title
     )

@@ -32,7 +32,7 @@ from training.fitting.progress import TrainingProgress
 from training.fitting.schedule import FINE_TUNING, OPTIMIZERS, OptimizerName, Schedule, StageRate
 from training.fitting.stages import freeze_statistics
 from training.learning import Keeping, Taught, Validation, keras, predict, teach
-from training.networks import NETWORKS, build_network
+from training.networks import NETWORKS, build_network, rebuild_network
 
 __all__ = [
     "FLOAT_WEIGHTS",
@@ -82,12 +82,13 @@ def network_from_bundle(bundle: Bundle, classes: tuple[str, ...]) -> Any:
         raise UserError(f"{bundle.directory}: has no {FLOAT_WEIGHTS} to start from; use --init none or another bundle")
     name = str(bundle.description.training.get("network"))
     options = dict(bundle.description.training.get("network_options", {}))
+    options.setdefault("context", len(bundle.description.input.context))
     window = bundle.description.input.window_px
-    old = build_network(name, classes=len(bundle.classes), window_px=window, **options)
+    old = rebuild_network(name, classes=len(bundle.classes), window_px=window, **options)
     old.load_weights(bundle.directory / FLOAT_WEIGHTS)
     if classes == bundle.classes:
         return old
-    new = build_network(name, classes=len(classes), window_px=window, **options)
+    new = rebuild_network(name, classes=len(classes), window_px=window, **options)
     for source, target in zip(old.layers, new.layers, strict=True):
         if source.name != "logits":
             target.set_weights(source.get_weights())
@@ -164,8 +165,8 @@ class FitOptions:
             if not low <= value <= high:
                 bound = f"at least {low}" if value < low else f"at most {high}"
                 raise UserError(f"--{name} is {value}, must be {bound}")
-        if self.learning_rate is not None and not 0 < self.learning_rate <= 100:
-            raise UserError(f"--learning-rate is {self.learning_rate:g}, must be above 0 and at most 100")
+        if self.learning_rate is not None and not 0 < self.learning_rate < np.inf:
+            raise UserError(f"--learning-rate is {self.learning_rate:g}, must be above 0")
         for name, number, limit in (
             ("label-smoothing", self.label_smoothing, 0.5),
             ("robust", self.robust_q, 1.0),
@@ -252,22 +253,23 @@ def set_validation_aside(
     validation : LabelledPictures or None
         None where too few groups or pictures would be left on a side.
     words : str
-        What was done, for the user.
+        What was set aside, or why nothing was.
     """
     if share == 0:
-        return pictures, None, "no validation set: all epochs are made and the last weights kept"
+        return pictures, None, "none is wanted"
     try:
         train, aside = split_groups(
             pictures.label, pictures.group, share=share, seed=seed + 1, classes=pictures.classes
         )
     except UserError as error:
-        return pictures, None, f"no validation set, so no early end ({error})"
+        return pictures, None, str(error)
     fewest = np.bincount(pictures.label[aside], minlength=len(pictures.classes))
     left = np.bincount(pictures.label[train], minlength=len(pictures.classes))
     for c, name in enumerate(pictures.classes):
-        if fewest[c] < FEWEST_TO_VALIDATE or left[c] < fewest[c]:
+        # A run that is half of the pictures teaches more than it tells.
+        if fewest[c] < FEWEST_TO_VALIDATE or left[c] < 2 * fewest[c]:
             where = f"{fewest[c]} aside and {left[c]} to learn from"
-            return pictures, None, f"no validation set, so no early end (class {name} would have {where})"
+            return pictures, None, f"class {name} would have {where}"
     groups = len(np.unique(pictures.group[aside]))
     words = f"validation set: {int(aside.sum())} pictures of {groups} groups"
     return pictures.take(np.flatnonzero(train)), pictures.take(np.flatnonzero(aside)), words
@@ -540,7 +542,8 @@ def fit_pictures(
         validated = f", {counts[1]} to validate" if len(counts) > 1 else ""
         measured_with = int((pictures.label[test] == c).sum())
         report(f"{name}: {counts[0]} pictures to train{validated}, {measured_with} to measure")
-    report(words)
+    report(words if validation is not None else f"no validation set, so no early end: {words}")
+    report(f"computed on {machines}")
     with disk_errors(out if logs.work is None else logs.work):
         fitted = teach_pictures(
             teaching,

@@ -75,7 +75,7 @@ def search_grid(
     known = pictures.take(np.flatnonzero(train))
     teaching, validation, words = set_validation_aside(known, share=options.validation_share, seed=options.seed)
     if validation is None:
-        raise UserError(f"a grid is scored on a validation set, and there is {words}")
+        raise UserError(f"a grid is scored on a validation set, and none can be set aside: {words}")
     report(words)
     start = "none" if init is None else f"{init.description.name} {init.model_sha256[:12]}"
     plan = {

@@ -304,7 +304,7 @@ class _Lesson:
 
     def measured(self, crops: LabelledCrops) -> ValidationFigures:
         """Figures of the network as it is."""
-        return ValidationFigures.of(_ask(self._answers, crops, batch=512)["logits"] + self._shift, crops)
+        return ValidationFigures.of(_ask(self._answers, crops, batch=512)["logits"], crops, log_prior=self._shift)
 
     def weights(self) -> list[npt.NDArray[Any]]:
         """What a layer holds after teaching."""

@@ -14,6 +14,7 @@ from edge_app.classification.bundle import SHIPPED, Bundle
 from edge_app.errors import UserError
 from training.datasets.commands import data_options
 from training.datasets.pictures import LabelledPictures
+from training.fitting.results_folder import refuse_other_folder
 
 __all__ = ["crossvalidate_command", "fit_command", "grid_command", "simulate_fit_command"]
 
@@ -196,6 +197,7 @@ def grid_command(
 
     start = start_of(init)
     options = fit_options(given, init=start)
+    refuse_other_folder(out)
     rates = _numbers(learning_rates, float, "--learning-rates")
     sizes = _numbers(batches, int, "--batches")
     machines = Machines.find(precision=precision)
@@ -239,6 +241,7 @@ def crossvalidate_command(
 
     start = start_of(init)
     options = fit_options(given, init=start)
+    refuse_other_folder(out)
     machines = Machines.find(precision=precision)
     result = cross_validate(
         read_data(given, start),

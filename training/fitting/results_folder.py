@@ -11,9 +11,22 @@ from edge_app.errors import UserError
 from training.fitting.disk import disk_errors, require_free, write_atomically
 from training.fitting.state import differing
 
-__all__ = ["ResultsFolder"]
+__all__ = ["ResultsFolder", "refuse_other_folder"]
 
 _PLAN: Final = "plan.json"
+
+
+def refuse_other_folder(folder: Path) -> None:
+    """Refuse a place that holds anything but results.
+
+    Raises
+    ------
+    UserError
+    """
+    if folder.exists() and not folder.is_dir():
+        raise UserError(f"{folder}: is a file, needed is a folder for the results")
+    if folder.is_dir() and any(folder.iterdir()) and not (folder / _PLAN).exists():
+        raise UserError(f"{folder}: is not empty and holds no {_PLAN}; choose another folder")
 
 
 class ResultsFolder:
@@ -34,11 +47,8 @@ class ResultsFolder:
 
     def __init__(self, folder: Path, plan: Mapping[str, Any], *, restart: bool = False) -> None:
         self.folder = folder
-        if folder.exists() and not folder.is_dir():
-            raise UserError(f"{folder}: is a file, needed is a folder for the results")
-        if folder.is_dir() and any(folder.iterdir()):
-            if not (folder / _PLAN).exists():
-                raise UserError(f"{folder}: is not empty and holds no {_PLAN}; choose another folder")
+        refuse_other_folder(folder)
+        if (folder / _PLAN).exists():
             if restart:
                 for piece in folder.glob("piece-*.json"):
                     piece.unlink()

@@ -5,7 +5,7 @@ usage: python -m benchmarks.network_table [--budget 60000] [--views 20000] [--on
 Each network is taught with the same number of simulated crops, drawn from the same photographs of the same views, and
 becomes a bundle. What is measured is the bundle, by the device's classifier, on unseen particles and on unseen optics.
 Finished networks are kept below --work and not taught again with the same settings, so a killed table goes on; the
-table itself is printed and written to --work/table.md.
+table itself is printed and written to --work/table.md. With --budget 0 nothing is taught: the table holds costs alone.
 """
 
 from __future__ import annotations
@@ -40,6 +40,7 @@ from training.simulated import PRIOR, render_library, thin_out_small
 
 WINDOW_PX: Final = 40
 SEED: Final = 17
+_UNTAUGHT_CROPS: Final = 64
 #: Every n-th particle of the test libraries is enough to tell networks apart to a point.
 TEST_SHARE: Final = 4
 
@@ -113,10 +114,10 @@ def taught_bundle(name: str, entry: Entry, crops: dict[str, LabelledCrops], out:
     given = {key: with_context(value, context) for key, value in crops.items()}
     geometry = CropGeometry(window_px=WINDOW_PX, context=context)
     model = build_network(name, classes=len(KNOWN), window_px=WINDOW_PX, **entry.options)
-    samples = max(256, round(budget * entry.share))
+    samples = round(budget * entry.share)
     schedule = Schedule(
         epochs=4,
-        samples_per_epoch=samples // 4,
+        samples_per_epoch=max(32, samples // 4),
         # Short runs learn more from many small steps than from few large ones.
         batch=32,
         learning_rate=entry.learning_rate,
@@ -125,7 +126,10 @@ def taught_bundle(name: str, entry: Entry, crops: dict[str, LabelledCrops], out:
     )
     began, cpu = time.perf_counter(), time.process_time()
     prior = np.array([PRIOR[c] for c in KNOWN])
-    teach(model, lambda epoch: given["teach"], prior=prior, schedule=schedule, seed=SEED)
+    if budget:
+        teach(model, lambda epoch: given["teach"], prior=prior, schedule=schedule, seed=SEED)
+    else:
+        given = {key: value.take(np.arange(_UNTAUGHT_CROPS)) for key, value in given.items()}
     cost = cost_of(model)
     return finish_bundle(
         model,
@@ -162,7 +166,7 @@ def figures(name: str, bundle: Bundle, crops: dict[str, LabelledCrops]) -> dict[
     context = d.input.context
     classifier = Classifier(bundle, open_backend(bundle, threads=1).backend)
     row: dict[str, Any] = {key: d.training[key] for key in ("macs", "parameters", "samples", "seconds", "cpu_seconds")}
-    for test in ("test", "heldout"):
+    for test in ("test", "heldout") if row["samples"] else ():
         some = with_context(crops[test], context)
         some = some.take(np.flatnonzero(some.ecd_um >= 5))
         result = classifier.classify(some.crops)
@@ -206,10 +210,17 @@ def as_markdown(rows: dict[str, dict[str, Any]]) -> str:
     )
     lines = [head, "|---|" + "---:|" * (head.count("|") - 2)]
     for name, r in rows.items():
-        t, h, us = r["test"], r["heldout"], r["us"]
-        lines.append(
+        us = r["us"]
+        line = (
             f"| `{name}` | {r['macs'] / 1e6:.1f} | {r['parameters'] / 1e3:.0f} | {r['kib']:.0f} "
-            f"| {us['1x1']:.0f} / {us['1x32']:.0f} | {us['2x1']:.0f} / {us['2x32']:.0f} | {r['samples']:,} "
+            f"| {us['1x1']:.0f} / {us['1x32']:.0f} | {us['2x1']:.0f} / {us['2x32']:.0f} "
+        )
+        if not r["samples"]:
+            lines.append(line + "| - " * 8 + "|")
+            continue
+        t, h = r["test"], r["heldout"]
+        lines.append(
+            f"{line}| {r['samples']:,} "
             f"| {t['macro_f1']:.3f} | {t['macro_f1_5_to_8_um']:.3f} | {h['macro_f1']:.3f} "
             f"| {h['macro_f1_5_to_8_um']:.3f} | {100 * h['mix_error_count']:.1f} | {100 * h['mix_error_emq']:.1f} "
             f"| {100 * t['int8_loss']:.1f} |"

@@ -46,7 +46,7 @@ DESCRIPTORS: Final = (
 _SIZE_EDGES_UM: Final = (0.0, 5.0, 7.0, 10.0, 15.0, 25.0, np.inf)
 #: Share of the run's particles in each size bin: 0 to 5, 5 to 7, 7 to 10, 10 to 15, 15 to 25, above 25 um.
 SIZE_SHARES: Final = tuple(f"size_share_{k}" for k in range(len(_SIZE_EDGES_UM) - 1))
-#: `USR` of the outline takes a third of a millisecond per frame, so a device may have it too.
+#: `USR` takes some 12 us per particle, so a device may have it too.
 VOCABULARY: Final = (*DEFAULT_CONTEXT, *DESCRIPTORS, *SIZE_SHARES, *USR)
 
 

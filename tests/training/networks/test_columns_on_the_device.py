@@ -81,7 +81,7 @@ class Watched(Classifier):
 
 def run(bundle: Bundle, *, min_ecd_um: float) -> tuple[list[ClosedWindow], Crops]:
     settings = load_settings(None, {"segmentation.stuck.enabled": "false"})
-    source = open_simulation("sim:?concentration=150000&seed=5&frames=14")
+    source = open_simulation("sim:?concentration=100000&seed=5&frames=10")
     calibration = choose_calibration(settings.flow_cell, source.info)
     classifier = Watched(bundle, open_backend(bundle, threads=1).backend)
     loop = Loop(
@@ -101,6 +101,7 @@ def run(bundle: Bundle, *, min_ecd_um: float) -> tuple[list[ClosedWindow], Crops
     return list(loop.windows()), Crops.concatenate(classifier.seen)
 
 
+@pytest.mark.slow
 def test_the_loop_tells_what_it_measured_and_the_sizes_of_the_run_so_far(bundle: Bundle) -> None:
     (window,), seen = run(bundle, min_ecd_um=0.0)
     particles = window.particles
@@ -112,10 +113,11 @@ def test_the_loop_tells_what_it_measured_and_the_sizes_of_the_run_so_far(bundle:
     shares = np.stack([table[name] for name in SIZE_SHARES], axis=1)
     for sequence in np.unique(particles.frame):
         so_far = size_shares(particles.ecd_um[particles.frame <= sequence])
-        assert shares[particles.frame == sequence] == pytest.approx(np.tile(so_far, (1, 1)), abs=1e-6)
+        assert abs(shares[particles.frame == sequence] - so_far).max() < 1e-6
     assert all(table[name].std() > 0 for name in USR)
 
 
+@pytest.mark.slow
 def test_particles_too_small_to_count_are_in_the_run_and_in_no_crop(bundle: Bundle) -> None:
     (everything,), seen = run(bundle, min_ecd_um=0.0)
     (large,), seen_large = run(bundle, min_ecd_um=6.0)
@@ -156,7 +158,8 @@ def test_photographs_are_the_same_whatever_the_network_asks_for(store: ViewStore
 def test_simulated_columns_are_those_of_the_particle(store: ViewStore) -> None:
     crops = simulated_crops(store, classes=KNOWN, seed=3, geometry=CropGeometry(window_px=96, context=VOCABULARY))
     table = {name: crops.context[:, k] for k, name in enumerate(VOCABULARY)}
-    assert np.exp2(table["log2_ecd_um"]) == pytest.approx(crops.ecd_um, rel=0.6)
+    # Optics and threshold make a mask up to twice as wide as the particle, or find a part of it.
+    assert abs(table["log2_ecd_um"] - np.log2(crops.ecd_um)).max() < 1.3
     assert table["intensity_min"] <= pytest.approx(crops.pixels.min(axis=(1, 2, 3)) / 160 + 0.2)
     assert np.stack([table[name] for name in SIZE_SHARES], axis=1).sum(axis=1) == pytest.approx(np.ones(len(crops)))
     round_ones = np.isin(crops.label, [KNOWN.index("silicone_oil"), KNOWN.index("bead")])

@@ -35,9 +35,10 @@ F4 = npt.NDArray[np.float32]
 
 REPRESENTATIVE = 400
 REFERENCE_PER_CLASS = 60
-#: Smaller particles (true ECD, um) are hardly ever counted, and most look alike: they set neither temperature nor
-#: rejection.
+#: Smaller particles (true ECD, um) are hardly ever counted, and most look alike: they do not set the temperature.
 SMALLEST_UM = 4.0
+#: True ECD from which particles are reported, um: the rejection is chosen and judged by the composition of these.
+REPORTED_UM = 5.0
 #: Share of particles outside the classes in the mixes by which the rejection is judged.
 UNKNOWN_SHARE = 0.10
 
@@ -119,13 +120,14 @@ def finish_bundle(
     rejection = Rejection(class_offset=offset)
     rejection_figures: dict[str, float] = {}
     if strangers is not None:
-        strangers = strangers.take(np.flatnonzero(~(strangers.ecd_um < SMALLEST_UM)))
+        strangers = strangers.take(np.flatnonzero(~(strangers.ecd_um < REPORTED_UM)))
+        judged = ~(calibration.ecd_um < REPORTED_UM)
         stray, stray_embedding = run_int8(integer, strangers.crops)
         rejection, rejection_figures = choose_rejection(
-            probabilities_of(logits[counted], temperature=temperature, log_prior=shift4),
-            calibration.label[counted],
+            probabilities_of(logits[judged], temperature=temperature, log_prior=shift4),
+            calibration.label[judged],
             probabilities_of(stray, temperature=temperature, log_prior=shift4),
-            known_novelty=_novelty(integer, embedding[counted]),
+            known_novelty=_novelty(integer, embedding[judged]),
             unknown_novelty=_novelty(integer, stray_embedding),
             class_offset=offset,
         )
@@ -143,11 +145,12 @@ def finish_bundle(
             }
             if known is not None:
                 label, of_classes = known
+                stray = result.take(~(crops.ecd_um < REPORTED_UM))
                 without, with_rule = composition_errors(
                     label,
                     [
-                        (of_classes.probabilities.argmax(axis=1), result.probabilities.argmax(axis=1)),
-                        (of_classes.class_index.astype(np.int64), result.class_index.astype(np.int64)),
+                        (of_classes.probabilities.argmax(axis=1), stray.probabilities.argmax(axis=1)),
+                        (of_classes.class_index.astype(np.int64), stray.class_index.astype(np.int64)),
                     ],
                     classes=n,
                     unknown_shares=[UNKNOWN_SHARE],
@@ -158,7 +161,8 @@ def finish_bundle(
                 }
             continue
         if known is None:
-            known = crops.label, result
+            reported = ~(crops.ecd_um < REPORTED_UM)
+            known = crops.label[reported], result.take(reported)
         metrics[test] = evaluate_crops(result, crops, classes)
         float_logits = predict(model, crops)["logits"]
         called_float = probabilities_of(float_logits, temperature=temperature, log_prior=shift4).argmax(axis=1)

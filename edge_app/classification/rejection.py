@@ -17,7 +17,7 @@ class Rejection(BaseModel):
     model_config = ConfigDict(extra="forbid", frozen=True)
 
     minimum_probability: float = Field(
-        default=0.0, ge=0, le=1, description="below this calibrated probability of the best class"
+        default=0.0, ge=0, le=1, description="below this share of the chosen class, once the offsets have been added"
     )
     maximum_distance: tuple[float, ...] | None = Field(
         default=None, description="above this distance to the class's prototype in the embedding, a number per class"
@@ -140,10 +140,12 @@ def decide(
     n, classes = probabilities.shape
     weighed = probabilities
     if rejection.class_offset is not None:
+        # Doubt is judged after the offset: what it makes the choice is not turned away for having needed it.
         weighed = probabilities * np.exp(np.asarray(rejection.class_offset, np.float32))
+        weighed /= weighed.sum(axis=1, keepdims=True)
     best = weighed.argmax(axis=1) if n else np.empty(0, np.int64)
     confidence = probabilities[np.arange(n), best]
-    unknown = confidence < rejection.minimum_probability
+    unknown = weighed[np.arange(n), best] < rejection.minimum_probability
     if rejection.maximum_distance is not None and embedding is not None and prototypes is not None:
         distance = np.linalg.norm(embedding - prototypes[best], axis=1)
         unknown |= distance > np.asarray(rejection.maximum_distance, np.float32)[best]

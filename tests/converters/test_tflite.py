@@ -1,5 +1,6 @@
 import hashlib
 import json
+from dataclasses import replace
 from pathlib import Path
 
 import cv2
@@ -71,6 +72,8 @@ def test_conversion_is_deterministic(crops: Crops, integer: IntegerModel) -> Non
 def test_the_device_and_the_converter_compute_the_same(crops: Crops) -> None:
     bundle = Bundle.load()
     classifier = Classifier(bundle, open_backend(bundle, preference="litert").backend)
+    known = bundle.geometry.context.index("field_known")
+    crops = replace(crops, context=crops.context + np.eye(crops.context.shape[1], dtype=np.float32)[known])
     logits, embedding = classifier.outputs(crops)
     assert bundle.head is not None
     model = IntegerModel(content=bundle.model, quantisation=bundle.description.quantisation, head=bundle.head)

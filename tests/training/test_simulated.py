@@ -1,5 +1,6 @@
 """The whole way that the shipped bundle goes, on a scale of minutes, not hours."""
 
+import shutil
 from dataclasses import replace
 from pathlib import Path
 
@@ -41,15 +42,50 @@ def test_exposures_roll_on_and_repeat_by_seed(store: ViewStore) -> None:
     assert a[0].shape != a[1].shape or not np.array_equal(a[0], a[1])
 
 
-def test_from_nothing_to_a_bundle(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+@pytest.mark.parametrize("begin", [1, 2, 5])
+def test_exposures_can_begin_anywhere(store: ViewStore, begin: int) -> None:
+    from_the_start = RollingExposures(store=store, geometry=CropGeometry(), parts=3, seed=5)
+    wanted = [from_the_start(epoch).pixels for epoch in range(begin + 2)]
+    later = RollingExposures(store=store, geometry=CropGeometry(), parts=3, seed=5)
+    for epoch in (begin, begin + 1):
+        assert np.array_equal(later(epoch).pixels, wanted[epoch])
+
+
+def test_each_slice_is_photographed_anew_once_in_as_many_epochs(store: ViewStore) -> None:
+    exposures = RollingExposures(store=store, geometry=CropGeometry(), parts=4, seed=100)
+    assert [exposures.seed_of(part, 0) for part in range(4)] == [100] * 4
+    assert [exposures.seed_of(part, 3) for part in range(4)] == [101, 102, 103, 100]
+    assert [exposures.seed_of(part, 9) for part in range(4)] == [109, 106, 107, 108]
+
+
+class Stop(Exception):
+    """Stands for a kill."""
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(900)
+def test_from_nothing_to_a_bundle_and_the_same_after_a_stop(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     volumes = {n: 30 if n.startswith("train") else 14 for n in LIBRARIES}
     small = {n: replace(library, volumes=volumes[n], large_share=0.0) for n, library in LIBRARIES.items()}
     monkeypatch.setattr(simulated, "LIBRARIES", small)
-    options = SimulatedFit(schedule=Schedule(epochs=1, samples_per_epoch=1024, batch=64), workers=1)
+    options = SimulatedFit(schedule=Schedule(epochs=2, samples_per_epoch=256, batch=64), workers=1)
     lines: list[str] = []
-    bundle = simulate_fit(tmp_path / "bundle", work=tmp_path / "work", options=options, report=lines.append)
-    assert Bundle.load(tmp_path / "bundle").model_sha256 == bundle.model_sha256
-    assert bundle.classes == KNOWN
-    assert {"test", "heldout", "unknown"} <= set(bundle.description.metrics)
-    assert 0 < bundle.description.training["views"] <= 30 * 6 + 30 * 8 + 30 * 8
-    assert any("epoch 1/1" in line for line in lines)
+
+    def stop(line: str) -> None:
+        lines.append(line)
+        if line.startswith("epoch 2/2"):
+            raise Stop
+
+    with pytest.raises(Stop):
+        simulate_fit(tmp_path / "stopped", work=tmp_path / "work", options=options, report=stop)
+    shutil.copytree(tmp_path / "work" / "views", tmp_path / "other" / "views")
+    resumed = simulate_fit(tmp_path / "stopped", work=tmp_path / "work", options=options, report=lines.append)
+    assert "going on after step 4 of 8" in lines
+    whole = simulate_fit(tmp_path / "bundle", work=tmp_path / "other", options=options, report=lambda line: None)
+    assert resumed.model_sha256 == whole.model_sha256 == Bundle.load(tmp_path / "bundle").model_sha256
+    assert resumed.description.metrics == whole.description.metrics
+    assert whole.classes == KNOWN
+    assert {"test", "heldout", "unknown"} <= set(whole.description.metrics)
+    assert 0 < whole.description.training["views"] <= 30 * (6 + 8 + 8) + 14 * 8
+    assert not (tmp_path / "work" / "state.npz").exists()
+    assert (tmp_path / "work" / "last.weights.h5").exists()

@@ -38,7 +38,7 @@ def choose_rejection(
     unknown_novelty: F4 | None = None,
     class_offset: tuple[float, ...] | None = None,
     unknown_share: float = 0.10,
-    highest: float = 0.36,
+    highest: float = 0.38,
     mixes: int = 60,
     seed: int = 0,
 ) -> tuple[Rejection, dict[str, float]]:

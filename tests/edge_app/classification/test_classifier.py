@@ -1,3 +1,4 @@
+import dataclasses
 import os
 import subprocess
 import sys
@@ -95,11 +96,57 @@ def test_shapes_types_and_the_unknown_index(classifier: Classifier) -> None:
     assert result.probabilities.shape == (300, classes)
     assert result.class_index.dtype == np.int16
     assert np.allclose(result.probabilities.sum(axis=1), 1, atol=1e-5)
-    assert np.array_equal(result.confidence, result.probabilities.max(axis=1))
-    limit = classifier.bundle.description.rejection.minimum_probability
-    assert np.array_equal(result.class_index == classes, result.confidence < limit)
-    kept = result.class_index < classes
-    assert np.array_equal(result.class_index[kept], result.probabilities[kept].argmax(axis=1))
+    rule = classifier.bundle.description.rejection
+    weighed = result.probabilities * np.exp(np.asarray(rule.class_offset or np.zeros(classes), np.float32))
+    weighed /= weighed.sum(axis=1, keepdims=True)
+    best = weighed.argmax(axis=1)
+    assert np.array_equal(result.confidence, result.probabilities[np.arange(300), best])
+    novelty = np.zeros(300) if result.novelty is None else result.novelty
+    unknown = (weighed.max(axis=1) < rule.minimum_probability) | (novelty > rule.maximum_novelty)
+    assert np.array_equal(result.class_index, np.where(unknown, classes, best))
+
+
+def test_a_crop_of_unknown_place_may_lie_any_way(classifier: Classifier) -> None:
+    crops = particle_crops(60, seed=9)
+    assert not crops.context[:, list(classifier.bundle.geometry.context).index("field_known")].any()
+    as_they_lie = classifier.classify(crops)
+    turned = classifier.classify(dataclasses.replace(crops, pixels=np.rot90(crops.pixels, 1, axes=(1, 2)).copy()))
+    assert np.allclose(as_they_lie.probabilities, turned.probabilities, atol=1e-5)
+    assert np.allclose(as_they_lie.ecd_um, turned.ecd_um, rtol=1e-4)
+
+
+def test_known_and_unknown_places_can_be_mixed(classifier: Classifier) -> None:
+    crops = particle_crops(40, seed=10)
+    crops.context[::2] = _crops(crops.pixels[:1]).context
+    together = classifier.classify(crops)
+    for rows in (slice(0, None, 2), slice(1, None, 2)):
+        alone = classifier.classify(crops.take(np.arange(40)[rows]))
+        assert np.allclose(alone.probabilities, together.probabilities[rows], atol=1e-6)
+        assert np.allclose(alone.depth_um, together.depth_um[rows], atol=1e-4)
+
+
+def test_true_size_is_read_off_the_picture(classifier: Classifier) -> None:
+    """Beads and droplets of the shipped library, whose true size is known: unbiased, and no farther off than it says."""
+    library = SpriteLibrary.shipped()
+    rng = np.random.default_rng(5)
+    parts, true_um = [], []
+    for i in rng.permutation(len(library))[:1500].tolist():
+        if library.family_name(i) not in ("bead", "silicone_oil") or not 5 <= library.ecd_um[i] <= 50:
+            continue
+        patch = np.pad(library.patch(i), 4, constant_values=RATIO_ONE).astype(float)
+        ratio = np.clip(np.rint(patch + 1.3 * rng.standard_normal(patch.shape)), 0, 255).astype(np.uint8)
+        rows, columns = np.nonzero(abs(patch - RATIO_ONE) > 0.045 * RATIO_ONE)
+        box = [np.array([v]) for v in (columns.min(), rows.min(), np.ptp(columns) + 1, np.ptp(rows) + 1)]
+        parts.append(cut_crops(ratio, *box, geometry=classifier.bundle.geometry, um_per_px=1.33))
+        true_um.append(float(library.ecd_um[i]))
+    said = classifier.classify(Crops.concatenate(parts))
+    assert said.ecd_um is not None
+    assert said.ecd_relative_sd is not None
+    ratio_to_truth = said.ecd_um / np.array(true_um)
+    assert len(true_um) > 100
+    assert np.median(ratio_to_truth) == pytest.approx(1, abs=0.03)
+    pull = np.log(ratio_to_truth) / said.ecd_relative_sd
+    assert 0.3 < np.std(np.clip(pull, -5, 5)) < 1.2  # spheres are read better than the average it was taught
 
 
 def test_no_crop_no_call(classifier: Classifier) -> None:
@@ -195,7 +242,7 @@ def test_tflite_runtime_gives_the_same_classes(classifier: Classifier, tmp_path:
     with np.load(out) as theirs:
         same = theirs["class_index"] == ours.class_index
         # The two round differently inside (docs/classification.md): it tips the scale where two classes are as likely.
-        assert same.mean() >= 0.995, f"{same.mean():.4f} of {len(crops)} crops have the same class"
+        assert same.mean() >= 0.993, f"{same.mean():.4f} of {len(crops)} crops have the same class"
         sure = ours.confidence > 0.6
         assert same[sure].mean() >= 0.998
         assert abs(theirs["probabilities"] - ours.probabilities).max() < 0.2

@@ -14,6 +14,7 @@ from edge_app.capture.simulation.flow_cell import open_simulation
 from edge_app.classification.backends import open_backend
 from edge_app.classification.bundle import Bundle
 from edge_app.classification.classifier import Classifier
+from edge_app.classification.context import field_positions
 from edge_app.classification.crops import cut_crops
 from edge_app.config import Settings, load_settings
 from edge_app.measurement.descriptors import measure
@@ -45,6 +46,7 @@ def profile(request: SpeedRequest, settings: Settings, *, frames: int, lines: in
             crops = cut_crops(
                 found.ratio, p.x_px, p.y_px, p.width_px, p.height_px,
                 geometry=bundle.geometry, um_per_px=calibration.um_per_px,
+                field=field_positions(p.x_px, p.y_px, p.width_px, p.height_px, frame_shape=found.ratio.shape),
             )  # fmt: skip
             classifier.classify(crops)
 

@@ -25,6 +25,7 @@ from edge_app.capture.simulation.sprite_library import SpriteLibrary
 from edge_app.classification.backends import open_backend
 from edge_app.classification.bundle import Bundle
 from edge_app.classification.classifier import Classifier
+from edge_app.classification.context import field_positions
 from edge_app.classification.crops import cut_crops
 from edge_app.config import Settings
 from edge_app.measurement.descriptors import measure
@@ -63,6 +64,9 @@ def rows_of_a_run(
         crops = cut_crops(
             result.ratio, found.x_px, found.y_px, found.width_px, found.height_px,
             geometry=classifier.bundle.geometry, um_per_px=calibration.um_per_px,
+            field=field_positions(
+                found.x_px, found.y_px, found.width_px, found.height_px, frame_shape=result.ratio.shape
+            ),
         )  # fmt: skip
         called = classifier.classify(crops).class_index
         owner, _ = match(frame.truth, found)

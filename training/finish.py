@@ -145,12 +145,12 @@ def finish_bundle(
             }
             if known is not None:
                 label, of_classes = known
-                stray = result.take(~(crops.ecd_um < REPORTED_UM))
+                foreign = result.take(~(crops.ecd_um < REPORTED_UM))
                 without, with_rule = composition_errors(
                     label,
                     [
-                        (of_classes.probabilities.argmax(axis=1), stray.probabilities.argmax(axis=1)),
-                        (of_classes.class_index.astype(np.int64), stray.class_index.astype(np.int64)),
+                        (of_classes.probabilities.argmax(axis=1), foreign.probabilities.argmax(axis=1)),
+                        (of_classes.class_index.astype(np.int64), foreign.class_index.astype(np.int64)),
                     ],
                     classes=n,
                     unknown_shares=[UNKNOWN_SHARE],

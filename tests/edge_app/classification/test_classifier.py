@@ -126,7 +126,7 @@ def test_known_and_unknown_places_can_be_mixed(classifier: Classifier) -> None:
 
 
 def test_true_size_is_read_off_the_picture(classifier: Classifier) -> None:
-    """Beads and droplets of the shipped library, whose true size is known: unbiased, and no farther off than it says."""
+    """Beads and droplets of the shipped library, whose true size is known: unbiased, as far off as it says at most."""
     library = SpriteLibrary.shipped()
     rng = np.random.default_rng(5)
     parts, true_um = [], []

@@ -26,9 +26,12 @@ from training.datasets.pictures import LabelledPictures
 from training.datasets.views import ViewStore
 from training.datasets.weighting import class_mix
 from training.evaluation.scores import class_scores, macro_f1
-from training.fit import FitOptions, Logs, network_from_bundle, set_validation_aside, teach_pictures
+from training.fitting.options import FitOptions
 from training.fitting.repeatable import make_repeatable
 from training.fitting.results_folder import ResultsFolder
+from training.fitting.start import network_from_bundle
+from training.fitting.teaching import Logs, teach_pictures
+from training.fitting.validation_groups import set_validation_aside
 from training.learning import predict
 from training.optics import KNOWN
 from training.simulated import render_library

@@ -20,10 +20,15 @@ from training.datasets.splits import duplicates_of, warn_of_duplicates
 from training.datasets.weighting import class_mix
 from training.evaluation.calibration import expected_calibration_error, find_temperature
 from training.evaluation.intervals import FEW_GROUPS, GroupTables, scores_of_tables
-from training.fit import FitOptions, Logs, set_validation_aside, teach_pictures
+from training.evaluation.measured_data import MeasuredData
+from training.evaluation.output import write_evaluation
+from training.fit import finish_fitted
 from training.fitting.folds import group_folds
 from training.fitting.machines import Machines
+from training.fitting.options import FitOptions
 from training.fitting.results_folder import ResultsFolder
+from training.fitting.teaching import Logs, teach_pictures
+from training.fitting.validation_groups import set_validation_aside
 from training.learning import predict_all_ways
 
 __all__ = ["cross_validate", "draw_confusion", "print_folds", "summarise_folds"]
@@ -41,6 +46,7 @@ def cross_validate(
     init: Bundle | None,
     options: FitOptions,
     folds: int = 5,
+    pages: bool = False,
     machines: Machines | None = None,
     restart: bool = False,
     report: Callable[[str], None] = print,
@@ -57,6 +63,8 @@ def cross_validate(
     options : FitOptions
     folds : int
         With fewer groups, as many as groups.
+    pages : bool
+        Make a bundle of each fold's network too, and the page of `python -m training evaluate` on its pictures.
     machines : Machines, optional
     restart : bool
     report : callable
@@ -83,6 +91,7 @@ def cross_validate(
         "classes": list(pictures.classes),
         "groups": len(np.unique(pictures.group)),
         "folds": count,
+        "pages": pages,
         **asdict(options),
     }
     folder = ResultsFolder(out, plan, restart=restart)
@@ -104,6 +113,7 @@ def cross_validate(
                 machines=machines,
                 logs=Logs(work=out / f"fold-{k + 1}", report=lambda line: report(f"  {line}")),
                 title=f"fold {k + 1} of {count}",
+                pages=pages,
             )
 
         pieces.append(folder.piece(f"fold-{k + 1}", make))
@@ -136,6 +146,7 @@ def _one_fold(
     machines: Machines | None,
     logs: Logs,
     title: str,
+    pages: bool,
 ) -> dict[str, Any]:
     known = pictures.take(np.flatnonzero(~test))
     teaching, validation, words = set_validation_aside(known, share=options.validation_share, seed=options.seed)
@@ -150,7 +161,22 @@ def _one_fold(
     if validation is not None:
         others = validation.crops(geometry)
         temperature = find_temperature(_logits(fitted.model, others, geometry), others.label, log_prior=shift)
-    logits = _logits(fitted.model, pictures.take(np.flatnonzero(test)).crops(geometry), geometry)
+    measured = pictures.take(np.flatnonzero(test))
+    logits = _logits(fitted.model, measured.crops(geometry), geometry)
+    if pages:
+        assert logs.work is not None
+        bundle = finish_fitted(
+            fitted,
+            logs.work / "bundle",
+            teaching=teaching,
+            validation=validation,
+            measured=measured,
+            geometry=geometry,
+            options=options,
+            record={"source": title},
+        )
+        data = MeasuredData(name=title, pictures=measured)
+        write_evaluation(logs.work / "evaluation", bundle, data, unknown=None, report=logs.report)
     return {
         "temperature": round(float(temperature), 4),
         "kept_epoch": fitted.taught.kept_epoch,

@@ -16,9 +16,11 @@ from edge_app.classification.crops import CropGeometry
 from edge_app.errors import UserError
 from training.datasets.pictures import LabelledPictures
 from training.datasets.splits import split_pictures
-from training.fit import FitOptions, Logs, set_validation_aside, teach_pictures
 from training.fitting.machines import Machines
+from training.fitting.options import FitOptions
 from training.fitting.results_folder import ResultsFolder
+from training.fitting.teaching import Logs, teach_pictures
+from training.fitting.validation_groups import set_validation_aside
 from training.learning import DivergedError
 
 __all__ = ["BATCHES", "LEARNING_RATES", "draw_heat_map", "search_grid"]

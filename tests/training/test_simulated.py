@@ -10,6 +10,7 @@ import pytest
 from edge_app.classification import Bundle, CropGeometry
 from training import simulated
 from training.datasets.views import ViewStore, render_shards
+from training.fitting.repeatable import make_repeatable
 from training.learning import Schedule
 from training.optics import KNOWN
 from training.simulated import LIBRARIES, PRIOR, TEACHING, RollingExposures, SimulatedFit, simulate_fit
@@ -68,6 +69,7 @@ def test_from_nothing_to_a_bundle_and_the_same_after_a_stop(tmp_path: Path, monk
     volumes = {n: 30 if n.startswith("train") else 14 for n in LIBRARIES}
     small = {n: replace(library, volumes=volumes[n], large_share=0.0) for n, library in LIBRARIES.items()}
     monkeypatch.setattr(simulated, "LIBRARIES", small)
+    make_repeatable()
     options = SimulatedFit(schedule=Schedule(epochs=2, samples_per_epoch=256, batch=64), workers=1)
     lines: list[str] = []
 

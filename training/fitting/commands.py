@@ -70,7 +70,7 @@ def fit_options(given: dict[str, Any], *, init: Bundle | None) -> Any:
     """`FitOptions` of what the command line says, checked; takes its part out of ``given``."""
     from dataclasses import fields
 
-    from training.fit import FitOptions
+    from training.fitting.options import FitOptions
 
     stages: dict[str, Any] = {"stages": ()} if given.pop("all_at_once") else {}
     names = {f.name for f in fields(FitOptions)} & set(given)
@@ -128,8 +128,9 @@ def fit_command(
     from training.fitting.repeatable import make_repeatable
 
     make_repeatable()
-    from training.fit import Logs, check_targets, fit_pictures, remove_work
+    from training.fit import check_targets, fit_pictures
     from training.fitting.machines import Machines
+    from training.fitting.teaching import Logs, remove_work
 
     start = start_of(init)
     options = fit_options(given, init=start)
@@ -227,10 +228,11 @@ def grid_command(
 @teaching_options()
 @click.option("--batch", default=64, show_default=True, type=int)
 @click.option("--learning-rate", type=float, help="Default: 0.001 from a bundle, 0.002 from nothing.")
+@click.option("--pages", is_flag=True, help="Make a bundle of each fold too, and the page of evaluate on its pictures.")
 @click.option("--restart", is_flag=True, help="Forget folds that are there.")
 @click.option("--json", "as_json", is_flag=True, help="Print JSON.")
 def crossvalidate_command(
-    init: str | None, out: Path, folds: int, precision: Any, restart: bool, as_json: bool, **given: Any
+    init: str | None, out: Path, folds: int, pages: bool, precision: Any, restart: bool, as_json: bool, **given: Any
 ) -> None:
     """Fit once per fold of groups, each time without it, and score its pictures. Folds that are there are kept."""
     from training.fitting.repeatable import make_repeatable
@@ -249,6 +251,7 @@ def crossvalidate_command(
         init=start,
         options=options,
         folds=folds,
+        pages=pages,
         machines=machines,
         restart=restart,
         report=partial(click.echo, err=as_json),

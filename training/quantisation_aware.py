@@ -3,7 +3,8 @@
 The network is run with its weights and activations rounded as ``converters.tflite`` will round them: weights with the
 batch normalisation folded in, per channel for convolutions and per tensor for dense layers; activations per tensor at
 the range seen on representative crops. Gradients pass the rounding as if it were not there (straight-through), so the
-weights move to where rounding hurts less. It learns to answer as the float network did, half and half with the labels.
+weights move to where rounding hurts less. It learns to answer as the float network did: what int8 took is to come back,
+nothing else is to change.
 
 The Keras 3 networks of this house are functional models of few kinds of layers, so this is done here:
 tensorflow-model-optimization knows Keras 2 only.
@@ -50,7 +51,7 @@ _FUSED: Final = (layers.ReLU, layers.Activation)
 
 @dataclass(frozen=True)
 class FineTuned:
-    """Cross-entropy of the rounded network to the float network's answers on crops set aside, before and after.
+    """Cross-entropy of the rounded network to what it is to answer, on crops set aside, before and after.
 
     ``kept`` is False where it did not fall: the weights are those from before then.
     """
@@ -215,7 +216,7 @@ def fine_tune(
     steps: int = 400,
     batch: int = 64,
     learning_rate: float = 2e-4,
-    label_share: float = 0.5,
+    label_share: float = 0.0,
     label_smoothing: float = 0.05,
     set_aside: float = 0.15,
     seed: int = 0,
@@ -234,7 +235,7 @@ def fine_tune(
     steps, batch, learning_rate : int, int, float
         AdamW, cosine to a hundredth.
     label_share, label_smoothing : float
-        Share of the labels in what is learned; the rest is the float network's own answer.
+        Share of the (smoothed) labels in what is learned; the rest is the float network's own answer.
     set_aside : float
         Share of groups.
     seed : int
@@ -261,6 +262,9 @@ def fine_tune(
     rounded = rounded_network(model, representative)
     inputs = network_inputs(crops)
     answer = np.concatenate([_softmax(model, inputs, at) for at in range(0, len(crops), 256)])
+    label = np.eye(answer.shape[1], dtype=np.float32)[crops.label]
+    label = label * np.float32(1 - label_smoothing) + np.float32(label_smoothing / answer.shape[1])
+    target = np.float32(label_share) * label + np.float32(1 - label_share) * answer
     norms = [layer for layer in model.layers if isinstance(layer, layers.BatchNormalization)]
     was_trainable = [layer.trainable for layer in norms]
     for layer in norms:
@@ -272,10 +276,10 @@ def fine_tune(
     optimizer.build(variables)
 
     @tf.function(reduce_retracing=True)
-    def step(crop: Any, context: Any, target: Any) -> Any:
+    def step(crop: Any, context: Any, wanted: Any) -> Any:
         with tf.GradientTape() as tape:
             logits = rounded({"crop": crop, "context": context}, training=False)["logits"]
-            loss = tf.reduce_mean(tf.nn.softmax_cross_entropy_with_logits(labels=target, logits=logits))
+            loss = tf.reduce_mean(tf.nn.softmax_cross_entropy_with_logits(labels=wanted, logits=logits))
         optimizer.apply_gradients(zip(tape.gradient(loss, variables), variables, strict=True))
         return loss
 
@@ -286,19 +290,15 @@ def fine_tune(
             some = rows[at : at + 256]
             fed = {name: value[some] for name, value in inputs.items()}
             logits = rounded(fed, training=False)["logits"]
-            total += float(tf.reduce_sum(tf.nn.softmax_cross_entropy_with_logits(labels=answer[some], logits=logits)))
+            total += float(tf.reduce_sum(tf.nn.softmax_cross_entropy_with_logits(labels=target[some], logits=logits)))
         return total / len(rows)
 
     before, start = distance(), [np.array(v) for v in model.get_weights()]
-    classes = answer.shape[1]
     learn = np.flatnonzero(~aside)
-    smooth = np.float32(label_smoothing)
     every = max(1, steps // 10)
     for k in range(steps):
         some = rng.choice(learn, size=min(batch, len(learn)), replace=False)
-        label = np.eye(classes, dtype=np.float32)[crops.label[some]] * (1 - smooth) + smooth / classes
-        target = np.float32(label_share) * label + np.float32(1 - label_share) * answer[some]
-        loss = float(step(inputs["crop"][some], inputs["context"][some], target))
+        loss = float(step(inputs["crop"][some], inputs["context"][some], target[some]))
         if not np.isfinite(loss):
             model.set_weights(start)
             raise UserError(f"the loss is not a number in step {k + 1} of quantisation-aware fine-tuning")

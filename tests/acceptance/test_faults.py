@@ -169,7 +169,7 @@ def test_a_failed_write_ends_a_run_whose_source_is_silent(pipeline_on, monkeypat
     # The frame that closes the second window is the last one, so that every stage waits for the source; frames are
     # held back until it is known which of their particles are stuck.
     stuck = SegmentationSettings().stuck
-    held = stuck.frames - 1 + stuck.missed_frames
+    held = stuck.frames - 1 + stuck.missed_frames + 1  # and one until the next tells whether a bubble burst begins
     error = outcome(pipeline_on(Camera(21 + held, then="wait")), seconds=4)
     assert isinstance(error, RecordingError)
 

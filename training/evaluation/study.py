@@ -332,7 +332,7 @@ def _prevalence(answers: Answers, problem: Problem, size_um: F4, options: StudyO
 
 
 def _rejection(answers: Answers, problem: Problem, unknown: Answers | None) -> dict[str, Any] | None:
-    """Half of the groups choose the threshold, the other half measure it."""
+    """Half of the groups choose the thresholds, the other half measure them; of particles from 5 um."""
     if unknown is None or problem.has_rest or len(np.unique(unknown.group)) < 2:
         return None
 
@@ -342,9 +342,23 @@ def _rejection(answers: Answers, problem: Problem, unknown: Answers | None) -> d
         return a.take(np.flatnonzero(first)), a.take(np.flatnonzero(~first))
 
     n = len(problem.classes)
+    bundle = problem.bundle
+    answers, unknown = (a.take(np.flatnonzero(_sizes(a, bundle)[0] >= SIZE_BINS_UM[0][0])) for a in (answers, unknown))
     (known_a, known_b), (unknown_a, unknown_b) = halves(answers), halves(unknown)
-    rule, _ = choose_rejection(known_a.probabilities, known_a.truth, unknown_a.probabilities, highest=0.9)
-    chosen = [decide(a.probabilities, rejection=rule).class_index.astype(np.int64) for a in (known_b, unknown_b)]
+    if not min(len(a) for a in (known_a, known_b, unknown_a, unknown_b)):
+        return None
+    rule, _ = choose_rejection(
+        known_a.probabilities,
+        known_a.truth,
+        unknown_a.probabilities,
+        known_novelty=known_a.classification.novelty,
+        unknown_novelty=unknown_a.classification.novelty,
+        highest=0.9,
+    )
+    chosen = [
+        decide(a.probabilities, rejection=rule, novelty=a.classification.novelty).class_index.astype(np.int64)
+        for a in (known_b, unknown_b)
+    ]
     calls = [(known_b.best, unknown_b.best), (known_b.called, unknown_b.called), (chosen[0], chosen[1])]
     curve = composition_errors(known_b.truth, calls, classes=n, unknown_shares=UNKNOWN_SHARES)
     at = UNKNOWN_SHARES.index(0.10)

@@ -77,6 +77,7 @@ def pretrained(
     classes: int,
     window_px: int = 48,
     weights: str | None = "imagenet",
+    units: int = 128,
     dropout: float = 0.5,
     context: int = len(DEFAULT_CONTEXT),
     sized: bool = True,
@@ -94,6 +95,8 @@ def pretrained(
     weights : str or None
         ``imagenet``: from the library's folder (``~/.keras/models``), fetched where it is not there; a path: of that
         file; None or ``none``: random. With weights, all but the last block and the head are frozen.
+    units : int
+        Of the dense layer that replaces the published ones.
     dropout : float
     context : int
         Columns of the second input.
@@ -119,6 +122,8 @@ def pretrained(
     if weights is not None:
         for layer in extractor.layers:
             layer.trainable = layer.name.startswith(reference.last_block)
-    # Features of grey levels reach hundreds; the embedding ends at 6.
-    x = layers.BatchNormalization(momentum=BATCH_NORM_MOMENTUM)(layers.GlobalAveragePooling2D()(x))
+    # Features of grey levels reach hundreds; the embedding ends at 6. Normalised behind a dense layer, which takes the
+    # factors up when it is made integer: applied to the pooled features they would magnify rounding.
+    x = layers.Dense(units, use_bias=False)(layers.GlobalAveragePooling2D()(x))
+    x = layers.ReLU(6.0)(layers.BatchNormalization(momentum=BATCH_NORM_MOMENTUM)(x))
     return finish_network(crop, context_input, x, classes=classes, dropout=dropout, sized=sized, name=reference.name)

@@ -329,7 +329,9 @@ def print_folds(result: dict[str, Any]) -> None:
     from rich.table import Table
 
     console = Console()
-    table = Table("class", "pictures", "precision", "recall", "F1", box=None, pad_edge=False)
+    table = Table(box=None, pad_edge=False)
+    for heading in ("class", "pictures", "precision", "recall", "F1"):
+        table.add_column(heading, no_wrap=True)
     for row in result["per_class"]:
         table.add_row(
             row["class"], str(row["pictures"]), *(_range(row[name]) for name in ("precision", "recall", "f1"))
@@ -344,4 +346,4 @@ def print_folds(result: dict[str, Any]) -> None:
 
 
 def _range(figure: dict[str, float | None]) -> str:
-    return f"{figure['value']:.3f} ({figure['low']:.3f} to {figure['high']:.3f})"
+    return f"{figure['value']:.3f} ({figure['low']:.2f} to {figure['high']:.2f})"

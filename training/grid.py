@@ -196,9 +196,8 @@ def draw_heat_map(
     figure, ax = plt.subplots(
         figsize=(1.6 + 1.05 * len(learning_rates), 1.5 + 0.62 * len(batches)), dpi=120, layout="constrained"
     )
-    colours = plt.get_cmap("YlGnBu").copy()
-    colours.set_bad("#eceff1")
-    image = ax.imshow(score, cmap=colours, vmin=low, vmax=max(high, low + 1e-3), aspect="auto")
+    colours = plt.get_cmap("YlGnBu").with_extremes(bad="#eceff1")
+    image = ax.imshow(score, cmap=colours, vmin=low, vmax=max(high, low + 0.01), aspect="auto")
     best = max((c for c in cells if c["macro_f1"] is not None), key=_rank)
     for row, batch in enumerate(batches):
         for column, rate in enumerate(learning_rates):
@@ -217,6 +216,7 @@ def draw_heat_map(
     ax.tick_params(length=0)
     bar = figure.colorbar(image, ax=ax, shrink=0.9)
     bar.set_label("macro-F1, validation set")
+    bar.formatter.set_useOffset(False)
     bar.outline.set_visible(False)
     figure.suptitle(title, fontsize=9.5, x=0.01, ha="left")
     content = io.BytesIO()

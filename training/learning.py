@@ -29,6 +29,9 @@ with quiet_start():
     import keras
     import tensorflow as tf
 
+# Warns of functions made anew; here each network has its own.
+tf.get_logger().setLevel("ERROR")
+
 __all__ = [
     "CODE_SCALE",
     "DivergedError",

@@ -125,15 +125,13 @@ def write_bundle(
             last_layers |= {"size_kernel": model.size_head.kernel, "size_bias": model.size_head.bias}
         if model.novelty_head is not None:
             last_layers |= {"novelty_kernel": model.novelty_head.kernel, "novelty_bias": model.novelty_head.bias}
-        sample: dict[str, Any] = (
-            {"embeddings": reference_embeddings.astype(np.float16), "labels": reference_labels.astype(np.int16)}
-            if drift is None
-            else drift.arrays()
-        )
+        drift_arrays: dict[str, Any] = {} if drift is None else drift.arrays()
         np.savez_compressed(
             work / "reference.npz",
             prototypes=prototypes.astype(np.float32),
-            **sample,
+            embeddings=reference_embeddings.astype(np.float16),
+            labels=reference_labels.astype(np.int16),
+            **drift_arrays,
             **last_layers,
         )
         if float_weights is not None:

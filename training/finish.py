@@ -14,6 +14,7 @@ import numpy.typing as npt
 from converters import IntegerModel, convert_to_int8, run_int8, write_bundle
 from edge_app.classification.bundle import Bundle
 from edge_app.classification.crops import CropGeometry
+from edge_app.classification.drift import drift_reference
 from edge_app.classification.rejection import (
     Classification,
     Rejection,
@@ -177,6 +178,16 @@ def finish_bundle(
     reference = np.concatenate(
         [rng.permutation(np.flatnonzero(calibration.label == c))[:REFERENCE_PER_CLASS] for c in range(n)]
     )
+    as_called = _classified(integer, calibration, temperature=temperature, log_prior=shift4, rejection=rejection)
+    drift = drift_reference(
+        embedding,
+        as_called.class_index,
+        as_called.confidence,
+        calibration.box_px,
+        classes=classes,
+        # Pictures that the simulator took share their particle; those of a lab share their run, and are particles each.
+        particle=calibration.group if np.isfinite(calibration.ecd_um).any() else None,
+    )
     record = {
         "network": network,
         "network_options": dict(network_options),
@@ -205,6 +216,7 @@ def finish_bundle(
             prototypes=nearest_prototypes(embedding, calibration.label, n),
             reference_embeddings=embedding[reference],
             reference_labels=calibration.label[reference],
+            drift=drift,
             card=model_card(
                 name=name,
                 version=version,

@@ -160,7 +160,7 @@ def draw(results: dict[str, Any]) -> bytes:
         for k, row in zip(LABELS_PER_CLASS, rows, strict=True):
             ax.plot([k] * len(row), row, "o", color=colour, markersize=3, alpha=0.6)
         for k, value in zip(LABELS_PER_CLASS, middle, strict=True):
-            above = 8 if name == "bundle" else -16
+            above = 8 if name == "bundle" else -27
             ax.annotate(
                 f"{value:.3f}", (k, value), xytext=(0, above), textcoords="offset points", ha="center", fontsize=9
             )

@@ -27,7 +27,7 @@ from training.fitting.folds import group_folds
 from training.fitting.machines import Machines
 from training.fitting.options import FitOptions
 from training.fitting.results_folder import ResultsFolder
-from training.fitting.teaching import Logs, teach_pictures
+from training.fitting.teaching import Logs, forget_training, teach_pictures
 from training.fitting.validation_groups import set_validation_aside
 from training.learning import predict_all_ways
 
@@ -117,6 +117,7 @@ def cross_validate(
             )
 
         pieces.append(folder.piece(f"fold-{k + 1}", make))
+        forget_training(out / f"fold-{k + 1}")
     probabilities = np.zeros((len(pictures), len(pictures.classes)))
     for k, piece in enumerate(pieces):
         probabilities[fold == k] = piece["probabilities"]

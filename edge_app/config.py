@@ -170,9 +170,7 @@ def _toml_value(value: object) -> str:
 
 def _limits(info: FieldInfo) -> str:
     words = {"gt": ">", "ge": ">=", "lt": "<", "le": "<="}
-    found = [
-        f"{sign} {getattr(m, name):g}" for m in info.metadata for name, sign in words.items() if hasattr(m, name)
-    ]
+    found = [f"{sign} {getattr(m, name):g}" for m in info.metadata for name, sign in words.items() if hasattr(m, name)]
     return f" ({', '.join(found)})" if found else ""
 
 
@@ -199,4 +197,3 @@ def settings_as_toml(settings: Settings) -> str:
     """Write settings as TOML with each key's meaning and limits above it; reading it back gives the same settings."""
     head = "# Settings of edge-app. Every key is optional; what stands here is what is used without it."
     return "\n".join([head, *_lines(settings, "")]) + "\n"
-

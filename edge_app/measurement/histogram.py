@@ -90,9 +90,7 @@ class Histogram:
             classes=tuple(classes),
             edges_um=tuple(edges_um),
             counts=np.bincount(flat, minlength=shape[0] * bins).reshape(shape).astype(np.int64),
-            weighted=np.bincount(
-                flat, weights=np.asarray(weight, np.float64)[counted], minlength=shape[0] * bins
-            )
+            weighted=np.bincount(flat, weights=np.asarray(weight, np.float64)[counted], minlength=shape[0] * bins)
             .reshape(shape)
             .astype(np.float64),
         )

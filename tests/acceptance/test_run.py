@@ -138,9 +138,7 @@ def test_crowded_frames(app, tmp_path: Path, n: int, size: tuple[int, int]) -> N
         x = (index % per_row + 0.5) * step + rng.uniform(-step / 6, step / 6, n)
         y = (index // per_row + 0.5) * step + rng.uniform(-step / 6, step / 6, n)
         keep = (x > 10) & (y > 10) & (x < size[1] - 10) & (y < size[0] - 10)
-        images.append(
-            picture(*[(int(a), int(b), 4) for a, b in zip(x[keep], y[keep], strict=True)], size=size, seed=i)
-        )
+        images.append(picture(*[(int(a), int(b), 4) for a, b in zip(x[keep], y[keep], strict=True)], size=size, seed=i))
     result = app.json("run", f"dir:{folder_of(tmp_path / 'f', images)}", "--out", tmp_path / "r", *QUIET)
     # Every frame is either counted in full or named as overloaded: nothing vanishes silently.
     assert result["frames"] + result["frames_rejected"] == 4

@@ -11,7 +11,7 @@ from click.testing import CliRunner
 from sklearn.metrics import confusion_matrix, precision_recall_fscore_support
 
 from training.__main__ import main
-from training.crossvalidate import draw_confusion, summarise_folds
+from training.crossvalidate import draw_confusion, print_folds, summarise_folds
 from training.datasets.pictures import LabelledPictures
 from training.grid import draw_heat_map
 
@@ -142,3 +142,20 @@ def test_numbers_that_are_none_are_refused(tmp_path: Path) -> None:
     done = CliRunner().invoke(main, ["crossvalidate", *command[1:], "--folds", "1"])
     assert done.exit_code == 2
     assert "--folds is 1, must be at least 2" in done.output
+
+
+def test_folds_are_told_in_whole_lines() -> None:
+    figure = {"value": 0.9, "low": 0.8, "high": 1.0}
+    lines: list[str] = []
+    print_folds(
+        {
+            "per_class": [{"class": "a" * 40, "pictures": 7, "precision": figure, "recall": figure, "f1": figure}],
+            "per_fold": [{"macro_f1": 0.5}],
+            "pooled": {"macro_f1": figure, "balanced_accuracy": figure},
+            "few_groups": True,
+            "groups": 3,
+        },
+        report=lines.append,
+    )
+    assert lines[1].split() == ["a" * 40, "7", *["0.900", "(0.80", "to", "1.00)"] * 3]
+    assert lines[-1].startswith("3 groups only")

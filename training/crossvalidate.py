@@ -324,26 +324,20 @@ def draw_confusion(table: I8, classes: tuple[str, ...], *, title: str) -> bytes:
     return content.getvalue()
 
 
-def print_folds(result: dict[str, Any]) -> None:
-    """Print what `cross_validate` returned."""
-    from rich.console import Console
-    from rich.table import Table
-
-    console = Console()
-    table = Table(box=None, pad_edge=False)
-    for heading in ("class", "pictures", "precision", "recall", "F1"):
-        table.add_column(heading, no_wrap=True)
-    for row in result["per_class"]:
-        table.add_row(
-            row["class"], str(row["pictures"]), *(_range(row[name]) for name in ("precision", "recall", "f1"))
-        )
-    console.print(table)
+def print_folds(result: dict[str, Any], *, report: Callable[[str], None] = print) -> None:
+    """Say what `cross_validate` returned, line by line."""
+    figures = ("precision", "recall", "f1")
+    rows = [["class", "pictures", *figures]]
+    rows += [[r["class"], str(r["pictures"]), *(_range(r[name]) for name in figures)] for r in result["per_class"]]
+    widths = [max(len(row[k]) for row in rows) for k in range(len(rows[0]))]
+    for row in rows:
+        report("  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)).rstrip())
     folds = ", ".join(f"{row['macro_f1']:.3f}" for row in result["per_fold"])
-    console.print(f"macro-F1 by fold: {folds}", highlight=False)
-    console.print(f"macro-F1 of all: {_range(result['pooled']['macro_f1'])}", highlight=False)
-    console.print(f"balanced accuracy: {_range(result['pooled']['balanced_accuracy'])}", highlight=False)
+    report(f"macro-F1 by fold: {folds}")
+    report(f"macro-F1 of all: {_range(result['pooled']['macro_f1'])}")
+    report(f"balanced accuracy: {_range(result['pooled']['balanced_accuracy'])}")
     if result["few_groups"]:
-        console.print(f"{result['groups']} groups only: the intervals are narrower than the truth", highlight=False)
+        report(f"{result['groups']} groups only: the intervals are narrower than the truth")
 
 
 def _range(figure: dict[str, float | None]) -> str:

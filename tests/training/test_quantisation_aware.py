@@ -108,7 +108,7 @@ def test_fine_tuning_brings_int8_nearer_to_the_float_network_it_was(model: keras
     head = convert_to_int8(model, representative, code_scale=CODE_SCALE)
     before = np.abs(softmax(run_int8(head, test.crops)[0]) - softmax(wanted)).mean()
     done = fine_tune(model, crops, representative=representative, steps=120, label_share=0, learning_rate=5e-4)
-    # A network this small is at the edge of what can be gained, and threads add up in another order: kept only if nearer.
+    # So small a network is at the edge of what can be gained, and threads add up in another order: kept if nearer.
     assert done.kept == (done.after < done.before)
     again = convert_to_int8(model, representative, code_scale=CODE_SCALE)
     after = np.abs(softmax(run_int8(again, test.crops)[0]) - softmax(wanted)).mean()

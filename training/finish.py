@@ -73,6 +73,7 @@ def finish_bundle(
     taught_mix: Sequence[float] | None = None,
     class_offset: Sequence[float] | None = None,
     strangers: LabelledCrops | None = None,
+    worse: LabelledCrops | None = None,
 ) -> Bundle:
     """Calibrate, quantise, measure and write.
 
@@ -101,6 +102,10 @@ def finish_bundle(
     strangers : LabelledCrops, optional
         Crops of families outside the classes, not among the tests: they choose the rejection. None: nothing is
         rejected.
+    worse : LabelledCrops, optional
+        Crops never trained on either, under conditions beyond those taught. The temperature is chosen on them and
+        ``calibration`` together: on an instrument that nobody has taught it, a network is wrong more often than it
+        thinks.
 
     Returns
     -------
@@ -115,8 +120,14 @@ def finish_bundle(
     integer = convert_to_int8(model, representative.crops, code_scale=CODE_SCALE)
 
     logits, embedding = run_int8(integer, calibration.crops)
-    counted = ~(calibration.ecd_um < SMALLEST_UM)
-    temperature = find_temperature(logits[counted], calibration.label[counted], log_prior=shift4)
+    said, truth = [logits], [calibration]
+    if worse is not None:
+        said.append(run_int8(integer, worse.crops)[0])
+        truth.append(worse)
+    counted = ~(np.concatenate([c.ecd_um for c in truth]) < SMALLEST_UM)
+    temperature = find_temperature(
+        np.concatenate(said)[counted], np.concatenate([c.label for c in truth])[counted], log_prior=shift4
+    )
     offset = None if class_offset is None else tuple(float(v) for v in class_offset)
     rejection = Rejection(class_offset=offset)
     rejection_figures: dict[str, float] = {}

@@ -17,6 +17,7 @@ from edge_app.classification.learned_size import DEPTH_UNIT_UM
 from edge_app.errors import UserError
 from training.augment import augment_batch
 from training.datasets.labelled import LabelledCrops, sampling_weights
+from training.degrade import degrade_batch
 from training.fitting.losses import class_losses, novelty_loss, size_loss
 from training.fitting.machines import Machines
 from training.fitting.quiet_import import quiet_start
@@ -482,6 +483,7 @@ def _one_epoch(
     total = 0.0
     for k, rate in enumerate(learning_rates(schedule, epoch)):
         batch = augment_batch(crops.take(drawn[k * schedule.batch : (k + 1) * schedule.batch]), rng)
+        batch = degrade_batch(batch, rng, share=schedule.degraded_share)
         inputs = network_inputs(batch)
         target = np.eye(classes, dtype=np.float32)[batch.label] * (1 - smooth) + smooth / classes
         weight = weights_of_class[batch.label].astype(np.float32)

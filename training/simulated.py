@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import threading
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from dataclasses import asdict, dataclass, field, fields, replace
 from pathlib import Path
 from typing import Any, Final
@@ -13,13 +13,14 @@ import numpy as np
 from converters import check_target
 from edge_app.classification.bundle import SHIPPED, Bundle
 from edge_app.classification.crops import CropGeometry
-from training.datasets.exposure import simulated_crops
+from training.datasets.exposure import ExposureRanges, simulated_crops
 from training.datasets.labelled import LabelledCrops
 from training.datasets.views import ViewStore, render_shards
 from training.finish import finish_bundle
 from training.fitting.disk import disk_errors, require_free
 from training.fitting.history import EventLog, compact, draw_curves, write_log
 from training.fitting.progress import TrainingProgress
+from training.fitting.start import network_from_bundle, start_name
 from training.learning import Keeping, Schedule, Taught, keras, teach
 from training.networks import build_network
 from training.optics import KNOWN, STRANGERS, UNKNOWN_ONLY
@@ -40,6 +41,14 @@ PRIOR: Final = {
 #: Added to the log probability before the class is chosen; from the calibration library cut tightly, where it gives the
 #: best balanced accuracy. Without it oil is missed more often than the rest is taken for oil (recall 0.94 and 0.99).
 CLASS_OFFSET: Final = {"silicone_oil": 0.9}
+
+#: Share of each batch that is degraded as in the stability study, up to its severity 2.
+DEGRADED_SHARE: Final = 0.25
+
+#: Cameras, lamps and runs beyond those taught, for the temperature; the optics stay those of the training draw.
+WORSE: Final = ExposureRanges(
+    noise=(0.004, 0.022), blur_px=(0.2, 1.3), gain=(0.6, 1.35), scale=(0.90, 1.11), threshold=(0.022, 0.075)
+)
 
 #: Families of the training library in turn; protein and shards vary more than spheres and get more particles.
 _TRAINING_MIX: Final = (
@@ -195,12 +204,18 @@ class RollingExposures:
 
 @dataclass(frozen=True, kw_only=True)
 class SimulatedFit:
-    """Options of `simulate_fit`; the defaults rebuild the shipped bundle."""
+    """Options of `simulate_fit`.
+
+    ``init``: a bundle of the same classes to go on from, with its own network and geometry; None: from nothing.
+    """
 
     network: str = "fused_residual"
     geometry: CropGeometry = field(default_factory=CropGeometry)
+    init: Bundle | None = None
     schedule: Schedule = field(
-        default_factory=lambda: Schedule(epochs=92, samples_per_epoch=36_000, learning_rate=2.5e-3)
+        default_factory=lambda: Schedule(
+            epochs=92, samples_per_epoch=36_000, learning_rate=2.5e-3, size_weight=0.35, degraded_share=DEGRADED_SHARE
+        )
     )
     seed: int = 7
     share: float = 1.0
@@ -208,12 +223,13 @@ class SimulatedFit:
     name: str = "mfi-default"
     version: str = "1"
 
-    def with_schedule(self, *, epochs: int | None, samples: int | None) -> SimulatedFit:
-        """The same with another length."""
+    def with_schedule(self, *, epochs: int | None, samples: int | None, rate: float | None = None) -> SimulatedFit:
+        """The same with another length or learning rate."""
         schedule = replace(
             self.schedule,
             epochs=self.schedule.epochs if epochs is None else epochs,
             samples_per_epoch=self.schedule.samples_per_epoch if samples is None else samples,
+            learning_rate=self.schedule.learning_rate if rate is None else rate,
         )
         return replace(self, schedule=schedule)
 
@@ -255,20 +271,30 @@ def simulate_fit(
     Bundle
     """
     check_target(out)
-    stores = {}
-    for name in LIBRARIES:
-        stores[name] = render_library(name, work, share=options.share, workers=options.workers)
-        report(f"library {name}: {len(stores[name])} views")
-    training = thin_out_small(ViewStore.concatenate([stores[name] for name in TEACHING]))
+
+    def rendered(names: Iterable[str]) -> dict[str, ViewStore]:
+        found = {}
+        for name in names:
+            found[name] = render_library(name, work, share=options.share, workers=options.workers)
+            report(f"library {name}: {len(found[name])} views")
+        return found
+
+    stores = rendered(TEACHING)
+    training = thin_out_small(ViewStore.concatenate(list(stores.values())))
+    del stores
     exposures = RollingExposures(store=training, geometry=options.geometry, seed=1000 * options.seed)
     keras.utils.set_random_seed(options.seed)
-    model = build_network(options.network, classes=len(KNOWN), window_px=options.geometry.window_px)
+    if options.init is None:
+        model = build_network(options.network, classes=len(KNOWN), window_px=options.geometry.window_px)
+    else:
+        model = network_from_bundle(options.init, KNOWN)
     require_free(work, 2 * 5 * 4 * model.count_params() + 4_000_000)
     schedule = options.schedule
     events = EventLog(tensorboard) if tensorboard is not None else None
     identity = {
         "views": len(training),
         "network": options.network,
+        "start": start_name(options.init),
         "geometry": options.geometry.model_dump(mode="json"),
         "schedule": asdict(schedule),
         "seed": options.seed,
@@ -297,7 +323,7 @@ def simulate_fit(
     bundle = _finish(
         model,
         out,
-        stores=stores,
+        stores=rendered(name for name in LIBRARIES if name not in TEACHING),
         views=len(training),
         particles=len(np.unique(training.group)),
         options=options,
@@ -317,11 +343,14 @@ def _finish(
     options: SimulatedFit,
     taught: Taught,
 ) -> Bundle:
+    init = options.init
+    network = options.network if init is None else str(init.description.training["network"])
+    network_options = {} if init is None else dict(init.description.training.get("network_options", {}))
     return finish_bundle(
         model,
         out,
-        network=options.network,
-        network_options={},
+        network=network,
+        network_options=network_options,
         name=options.name,
         version=options.version,
         geometry=options.geometry,
@@ -340,16 +369,19 @@ def _finish(
         classes=KNOWN,
         taught_mix=[PRIOR[c] for c in KNOWN],
         class_offset=[CLASS_OFFSET.get(c, 0.0) for c in KNOWN],
+        worse=simulated_crops(stores["calibration"], classes=KNOWN, geometry=options.geometry, seed=13, ranges=WORSE),
         strangers=simulated_crops(
             stores["stranger_calibration"], classes=KNOWN, geometry=options.geometry, seed=11, field_known=True
         ),
         training={
             "source": "simulator",
+            "start": start_name(options.init),
             "seed": options.seed,
             "views": views,
             "particles": particles,
             "epochs": options.schedule.epochs,
             "samples_per_epoch": options.schedule.samples_per_epoch,
+            "degraded_share": options.schedule.degraded_share,
             "prior": PRIOR,
             "history": compact(taught.history),
         },

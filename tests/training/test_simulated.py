@@ -95,3 +95,16 @@ def test_from_nothing_to_a_bundle_and_the_same_after_a_stop(tmp_path: Path, monk
     assert 0 < whole.description.training["views"] <= 30 * (6 + 8 + 8) + 14 * 8
     assert not (tmp_path / "work" / "state.npz").exists()
     assert (tmp_path / "work" / "last.weights.h5").exists()
+
+    further = SimulatedFit(
+        init=whole,
+        schedule=Schedule(epochs=1, samples_per_epoch=128, batch=64, degraded_share=0.5),
+        workers=1,
+        version="2",
+    )
+    taught_on = simulate_fit(tmp_path / "further", work=tmp_path / "other", options=further, report=lines.append)
+    assert taught_on.description.training["start"] == f"mfi-default 1 ({whole.model_sha256[:12]})"
+    assert taught_on.description.version == "2"
+    moved = network_from_bundle(taught_on, KNOWN).get_weights()
+    assert not all(np.array_equal(a, b) for a, b in zip(moved, second, strict=True))
+    assert max(float(np.abs(a - b).max()) for a, b in zip(moved, second, strict=True)) < 0.5

@@ -268,6 +268,10 @@ def crossvalidate_command(
 @click.option("--share", default=1.0, show_default=True, type=click.FloatRange(0.001, 1), help="Share of the views.")
 @click.option("--epochs", default=None, type=click.IntRange(1), help="Default: as shipped.")
 @click.option("--samples", default=None, type=click.IntRange(128), help="Crops per epoch. Default: as shipped.")
+@click.option("--init", default=None, help="Bundle of the same classes to go on from. Default: from nothing.")
+@click.option("--learning-rate", default=None, type=click.FloatRange(1e-7, 1), help="The highest. Default: as shipped.")
+@click.option("--seed", default=7, show_default=True, type=int)
+@click.option("--bundle-version", default="1", show_default=True, help="Goes into the bundle.")
 @click.option("--workers", default=2, show_default=True, type=click.IntRange(1), help="Processes that render.")
 @click.option("--restart", is_flag=True, help="Forget a training that was stopped before its end.")
 @click.option("--tensorboard", type=click.Path(path_type=Path), help="Folder for TensorBoard events.")
@@ -277,20 +281,33 @@ def simulate_fit_command(
     share: float,
     epochs: int | None,
     samples: int | None,
+    init: str | None,
+    learning_rate: float | None,
+    seed: int,
+    bundle_version: str,
     workers: int,
     restart: bool,
     tensorboard: Path | None,
 ) -> None:
-    """Rebuild the shipped bundle from the optics simulator, with fixed seeds.
+    """Make a bundle as the shipped one from the optics simulator, with fixed seeds; with --init, teach one further.
 
     Views that are rendered and epochs that are made are found again after a stop.
     """
     from training.fitting.repeatable import make_repeatable
 
     make_repeatable()
+    from edge_app.classification.crops import CropGeometry
     from training.simulated import SimulatedFit, forget_state, simulate_fit
 
     if restart:
         forget_state(work)
-    options = SimulatedFit(share=share, workers=workers).with_schedule(epochs=epochs, samples=samples)
+    start = None if init is None else Bundle.load(init)
+    options = SimulatedFit(
+        init=start,
+        geometry=CropGeometry() if start is None else start.geometry,
+        share=share,
+        workers=workers,
+        seed=seed,
+        version=bundle_version,
+    ).with_schedule(epochs=epochs, samples=samples, rate=learning_rate)
     simulate_fit(out, work=work, options=options, report=click.echo, tensorboard=tensorboard)

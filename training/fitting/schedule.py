@@ -73,6 +73,8 @@ class Schedule:
         Of a pretrained network from its heads on, those beyond stay frozen; empty: all at once.
     patience : int
         Epochs without progress on the validation set before the end; 0: no early end.
+    degraded_share : float
+        Share of each batch that is degraded (`training.degrade`).
     """
 
     epochs: int = 20
@@ -90,6 +92,7 @@ class Schedule:
     robust_q: float = 0.0
     stages: tuple[StageRate, ...] = ()
     patience: int = 0
+    degraded_share: float = 0.0
 
     @property
     def steps_per_epoch(self) -> int:

@@ -12,9 +12,16 @@ from edge_app.errors import UserError
 from training.fitting.folded_head import folded_head
 from training.networks import rebuild_network
 
-__all__ = ["FLOAT_WEIGHTS", "network_from_bundle"]
+__all__ = ["FLOAT_WEIGHTS", "network_from_bundle", "start_name"]
 
 FLOAT_WEIGHTS: Final = "float.weights.h5"
+
+
+def start_name(bundle: Bundle | None) -> str:
+    """How a record names what a training started from."""
+    if bundle is None:
+        return "nothing"
+    return f"{bundle.description.name} {bundle.description.version} ({bundle.model_sha256[:12]})"
 
 
 def network_from_bundle(bundle: Bundle, classes: tuple[str, ...], *, taught_mix: npt.ArrayLike | None = None) -> Any:

@@ -27,7 +27,7 @@ from training.fitting.options import FitOptions
 from training.fitting.progress import TrainingProgress
 from training.fitting.schedule import Schedule
 from training.fitting.stages import freeze_statistics
-from training.fitting.start import network_from_bundle
+from training.fitting.start import network_from_bundle, start_name
 from training.learning import Keeping, Taught, Validation, keras, predict, teach
 from training.networks import build_network
 
@@ -179,14 +179,14 @@ def teach_pictures(
     classes = teaching.classes
     keras.utils.set_random_seed(options.seed)
     if init is None:
-        network, start, network_options = options.network, "nothing", dict[str, Any]()
+        network, network_options = options.network, dict[str, Any]()
         build = partial(build_network, network, classes=len(classes), window_px=geometry.window_px)
     else:
         network = str(init.description.training.get("network"))
         network_options = dict(init.description.training.get("network_options", {}))
-        start = f"{init.description.name} {init.description.version} ({init.model_sha256[:12]})"
         taught_mix = class_mix(teaching.label, len(classes), method=options.balance)
         build = partial(network_from_bundle, init, classes, taught_mix=taught_mix)
+    start = start_name(init)
     with machines.network_scope():
         model = build()
     if init is not None:

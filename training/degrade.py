@@ -1,0 +1,75 @@
+"""Pictures as bad as a neglected instrument takes them, to learn from: defocus, lost or raised contrast, stray light.
+
+The kinds are those of the stability study (`training.evaluation.corruptions`), their strengths continuous and up to
+severity 2 on either side, so that no level of its table is learned by heart. A network that has learned from these is
+no longer a stranger to the study; that is what they are for ("corruptions as augmentation repair the predictions"),
+and documents that give its figures say so.
+"""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from typing import Final
+
+import cv2
+import numpy as np
+import numpy.typing as npt
+
+from edge_app.capture.frame import RATIO_ONE
+from training.datasets.labelled import LabelledCrops
+
+__all__ = ["degrade_batch"]
+
+F4 = npt.NDArray[np.float32]
+
+#: Standard deviation of a Gaussian blur as wide as a disc of radius 0.4 to 1.1 px (half of the radius).
+BLUR_PX: Final = (0.2, 0.55)
+#: Factor on the departure from the background, log-uniform.
+CONTRAST: Final = (0.75, 2.2)
+#: Offset on picture and background alike, in codes of a background of 160.
+BIAS: Final = (-92.0, 92.0)
+
+
+def degrade_batch(crops: LabelledCrops, rng: np.random.Generator, *, share: float) -> LabelledCrops:
+    """Degrade a share of the crops, each in one way.
+
+    Parameters
+    ----------
+    crops : LabelledCrops
+    rng : numpy.random.Generator
+    share : float
+        0 to 1; 0 takes nothing from ``rng``.
+
+    Returns
+    -------
+    LabelledCrops
+        The others are as they were.
+    """
+    if share <= 0:
+        return crops
+    chosen = np.flatnonzero(rng.random(len(crops)) < share)
+    kind = rng.integers(0, 3, len(chosen))
+    strength = rng.random(len(chosen)).astype(np.float32)
+    pixels = crops.pixels.copy()
+    for row, place in zip(chosen[kind == 0].tolist(), strength[kind == 0].tolist(), strict=True):
+        sigma = BLUR_PX[0] + (BLUR_PX[1] - BLUR_PX[0]) * place
+        pixels[row, ..., 0] = cv2.GaussianBlur(pixels[row, ..., 0], (0, 0), sigma, borderType=cv2.BORDER_REPLICATE)
+    rows = chosen[kind == 1]
+    pixels[rows] = _with_contrast(pixels[rows], strength[kind == 1])
+    rows = chosen[kind == 2]
+    pixels[rows] = _with_bias(pixels[rows], strength[kind == 2])
+    return replace(crops, pixels=pixels)
+
+
+def _with_contrast(pixels: npt.NDArray[np.uint8], strength: F4) -> npt.NDArray[np.uint8]:
+    low, high = np.log(CONTRAST).astype(np.float32)
+    gain = np.exp(low + (high - low) * strength)[:, None, None, None]
+    changed = RATIO_ONE + gain * (pixels.astype(np.float32) - RATIO_ONE)
+    return np.clip(np.rint(changed), 0, 255).astype(np.uint8)
+
+
+def _with_bias(pixels: npt.NDArray[np.uint8], strength: F4) -> npt.NDArray[np.uint8]:
+    bias = (BIAS[0] + (BIAS[1] - BIAS[0]) * strength)[:, None, None, None]
+    seen = np.clip(pixels.astype(np.float32) + bias, 0, 255)
+    changed = seen * (np.float32(RATIO_ONE) / np.minimum(RATIO_ONE + bias, np.float32(255)))
+    return np.clip(np.rint(changed), 0, 255).astype(np.uint8)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import tempfile
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from datetime import date
 from pathlib import Path
 from typing import Any
@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from converters import IntegerModel, convert_to_int8, run_int8, write_bundle
+from converters import IntegerModel, run_int8, write_bundle
 from edge_app.classification.bundle import Bundle
 from edge_app.classification.crops import CropGeometry
 from edge_app.classification.drift import drift_reference
@@ -27,6 +27,7 @@ from training.evaluation.calibration import find_temperature
 from training.evaluation.crop_figures import evaluate_crops
 from training.evaluation.rejection import choose_rejection, composition_errors, nearest_prototypes
 from training.evaluation.scores import confusion_shares, macro_f1
+from training.integers import to_integers
 from training.learning import CODE_SCALE, predict
 from training.model_card import model_card
 
@@ -34,7 +35,6 @@ __all__ = ["finish_bundle"]
 
 F4 = npt.NDArray[np.float32]
 
-REPRESENTATIVE = 400
 REFERENCE_PER_CLASS = 60
 #: Smaller particles (true ECD, um) are hardly ever counted, and most look alike: they do not set the temperature.
 SMALLEST_UM = 4.0
@@ -74,6 +74,8 @@ def finish_bundle(
     class_offset: Sequence[float] | None = None,
     strangers: LabelledCrops | None = None,
     worse: LabelledCrops | None = None,
+    learned_from: LabelledCrops | None = None,
+    report: Callable[[str], None] = lambda line: None,
 ) -> Bundle:
     """Calibrate, quantise, measure and write.
 
@@ -106,6 +108,11 @@ def finish_bundle(
         Crops never trained on either, under conditions beyond those taught. The temperature is chosen on them and
         ``calibration`` together: on an instrument that nobody has taught it, a network is wrong more often than it
         thinks.
+    learned_from : LabelledCrops, optional
+        Crops that it was taught with, to teach it further under the rounding of int8 where that loses too much
+        (`training.integers`).
+    report : callable
+        Takes a line.
 
     Returns
     -------
@@ -116,8 +123,7 @@ def finish_bundle(
     shift = np.zeros(n) if taught_mix is None else -np.log(n * np.asarray(taught_mix, np.float64))
     shift4 = shift.astype(np.float32)
     rng = np.random.default_rng(0)
-    representative = calibration.take(rng.permutation(len(calibration))[:REPRESENTATIVE])
-    integer = convert_to_int8(model, representative.crops, code_scale=CODE_SCALE)
+    integer, rounding = to_integers(model, calibration, learned_from=learned_from, report=report)
 
     logits, embedding = run_int8(integer, calibration.crops)
     said, truth = [logits], [calibration]
@@ -203,6 +209,7 @@ def finish_bundle(
         "network": network,
         "network_options": dict(network_options),
         "finished": date.today().isoformat(),
+        "rounding": rounding,
         **training,
     }
     with tempfile.TemporaryDirectory() as folder:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -111,6 +111,7 @@ def fit_pictures(
             geometry=geometry,
             options=options,
             record={"source": source, **duplicates.record(train)},
+            report=report,
         )
     if logs.work is not None:
         forget_training(logs.work)
@@ -130,10 +131,11 @@ def finish_fitted(
     geometry: CropGeometry,
     options: FitOptions,
     record: Mapping[str, Any],
+    report: Callable[[str], None] = lambda line: None,
 ) -> Bundle:
     """Make a bundle of a taught network; ``measured`` are pictures of groups that it has not seen.
 
-    ``record`` is kept beside what is known of the teaching.
+    ``record`` is kept beside what is known of the teaching; ``report`` takes a line.
     """
     return finish_bundle(
         fitted.model,
@@ -151,6 +153,9 @@ def finish_fitted(
         class_offset=np.log(
             len(teaching.classes) * class_mix(teaching.label, len(teaching.classes), method="sqrt")
         ).tolist(),
+        # Without a validation set the loss to int8 is judged on the pictures that it would be taught with.
+        learned_from=None if validation is None else teaching.crops(geometry),
+        report=report,
         training={
             "start": fitted.start,
             "seed": options.seed,

@@ -3,8 +3,8 @@
 The network is run with its weights and activations rounded as ``converters.tflite`` will round them: weights with the
 batch normalisation folded in, per channel for convolutions and per tensor for dense layers; activations per tensor at
 the range seen on representative crops. Gradients pass the rounding as if it were not there (straight-through), so the
-weights move to where rounding hurts less. It learns to answer as the float network did: what int8 took is to come back,
-nothing else is to change.
+weights move to where rounding hurts less. It learns to answer as the float network did, in size and novelty too: what
+int8 took is to come back, nothing else is to change.
 
 The Keras 3 networks of this house are functional models of few kinds of layers, so this is done here:
 tensorflow-model-optimization knows Keras 2 only.
@@ -44,6 +44,8 @@ F4 = npt.NDArray[np.float32]
 LOSS_THAT_ASKS_FOR_IT: Final = 0.003
 #: The device computes these from the embedding in exact arithmetic, so they are not rounded here.
 _EXACT: Final = ("logits", "size", "novelty")
+#: Weight of staying with what the float network reads of size and novelty, squared error, beside its classes.
+_HELD: Final = 0.25
 #: Layers that change no value, and those a converter fuses into the layer before them.
 _PASS_ON: Final = (layers.Dropout, layers.Flatten, layers.Reshape, layers.InputLayer)
 _FUSED: Final = (layers.ReLU, layers.Activation)
@@ -261,7 +263,9 @@ def fine_tune(
         representative = crops.crops.take(rng.permutation(len(crops))[:400])
     rounded = rounded_network(model, representative)
     inputs = network_inputs(crops)
-    answer = np.concatenate([_softmax(model, inputs, at) for at in range(0, len(crops), 256)])
+    said = _answers(model, inputs)
+    others = [name for name in ("size", "novelty") if name in said]
+    answer = np.asarray(tf.nn.softmax(said["logits"]))
     label = np.eye(answer.shape[1], dtype=np.float32)[crops.label]
     label = label * np.float32(1 - label_smoothing) + np.float32(label_smoothing / answer.shape[1])
     target = np.float32(label_share) * label + np.float32(1 - label_share) * answer
@@ -269,17 +273,18 @@ def fine_tune(
     was_trainable = [layer.trainable for layer in norms]
     for layer in norms:
         layer.trainable = False
-    unused = {id(v) for name in ("size", "novelty") if name in model.output for v in model.get_layer(name).variables}
-    variables = [v for v in model.trainable_variables if id(v) not in unused]
+    variables = list(model.trainable_variables)
     rate = keras.optimizers.schedules.CosineDecay(learning_rate, decay_steps=steps, alpha=0.01)
     optimizer = keras.optimizers.AdamW(rate, weight_decay=1e-5, clipnorm=1.0)
     optimizer.build(variables)
 
     @tf.function(reduce_retracing=True)
-    def step(crop: Any, context: Any, wanted: Any) -> Any:
+    def step(crop: Any, context: Any, wanted: Any, *held: Any) -> Any:
         with tf.GradientTape() as tape:
-            logits = rounded({"crop": crop, "context": context}, training=False)["logits"]
-            loss = tf.reduce_mean(tf.nn.softmax_cross_entropy_with_logits(labels=wanted, logits=logits))
+            out = rounded({"crop": crop, "context": context}, training=False)
+            loss = tf.reduce_mean(tf.nn.softmax_cross_entropy_with_logits(labels=wanted, logits=out["logits"]))
+            for name, value in zip(others, held, strict=True):
+                loss += _HELD * tf.reduce_mean(tf.square(out[name] - value))
         optimizer.apply_gradients(zip(tape.gradient(loss, variables), variables, strict=True))
         return loss
 
@@ -298,7 +303,8 @@ def fine_tune(
     every = max(1, steps // 10)
     for k in range(steps):
         some = rng.choice(learn, size=min(batch, len(learn)), replace=False)
-        loss = float(step(inputs["crop"][some], inputs["context"][some], target[some]))
+        held = [said[name][some] for name in others]
+        loss = float(step(inputs["crop"][some], inputs["context"][some], target[some], *held))
         if not np.isfinite(loss):
             model.set_weights(start)
             raise UserError(f"the loss is not a number in step {k + 1} of quantisation-aware fine-tuning")
@@ -313,6 +319,10 @@ def fine_tune(
     return FineTuned(steps=steps, before=before, after=after, kept=kept)
 
 
-def _softmax(model: Any, inputs: dict[str, F4], at: int) -> F4:
-    some = {name: value[at : at + 256] for name, value in inputs.items()}
-    return np.asarray(tf.nn.softmax(model(some, training=False)["logits"]))
+def _answers(model: Any, inputs: dict[str, F4]) -> dict[str, F4]:
+    parts: dict[str, list[F4]] = {}
+    for at in range(0, len(inputs["crop"]), 256):
+        some = {name: value[at : at + 256] for name, value in inputs.items()}
+        for name, value in model(some, training=False).items():
+            parts.setdefault(name, []).append(np.asarray(value))
+    return {name: np.concatenate(values) for name, values in parts.items()}

@@ -328,6 +328,8 @@ def simulate_fit(
         particles=len(np.unique(training.group)),
         options=options,
         taught=taught,
+        learned_from=exposures(schedule.epochs),
+        report=report,
     )
     forget_state(work)
     return bundle
@@ -342,6 +344,8 @@ def _finish(
     particles: int,
     options: SimulatedFit,
     taught: Taught,
+    learned_from: LabelledCrops,
+    report: Callable[[str], None],
 ) -> Bundle:
     init = options.init
     network = options.network if init is None else str(init.description.training["network"])
@@ -373,6 +377,8 @@ def _finish(
         strangers=simulated_crops(
             stores["stranger_calibration"], classes=KNOWN, geometry=options.geometry, seed=11, field_known=True
         ),
+        learned_from=learned_from,
+        report=report,
         training={
             "source": "simulator",
             "start": start_name(options.init),

@@ -5,7 +5,9 @@ from keras import layers
 
 from converters.tflite import convert_to_int8, run_int8
 from edge_app.errors import UserError
+from training import integers
 from training.datasets.labelled import LabelledCrops
+from training.integers import to_integers
 from training.learning import CODE_SCALE, network_inputs
 from training.quantisation_aware import fine_tune, rounded_network
 
@@ -142,3 +144,29 @@ def test_one_group_is_too_few(model: keras.Model, crops: LabelledCrops) -> None:
 def softmax(logits: np.ndarray) -> np.ndarray:
     e = np.exp(logits - logits.max(axis=1, keepdims=True))
     return e / e.sum(axis=1, keepdims=True)
+
+
+def test_integers_are_taught_under_rounding_only_where_they_lose_too_much(
+    model: keras.Model, crops: LabelledCrops, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    aside = blobs(320, seed=9)
+    _, record = to_integers(model, aside)
+    assert set(record) == {"int8_loss"}  # nothing to learn from
+    before = [np.array(w) for w in model.get_weights()]
+    # Any loss is too much now, a gain too: it has to try, and to keep only what is better.
+    monkeypatch.setattr(integers, "LOSS_THAT_ASKS_FOR_IT", -1.0)
+    lines: list[str] = []
+    integer, record = to_integers(model, aside, learned_from=crops, report=lines.append)
+    assert record["steps"] > 0
+    assert "fine-tuning under its rounding" in lines[0]
+    assert record["kept"] == (record["int8_loss_fine_tuned"] < record["int8_loss"])
+    if not record["kept"]:
+        assert all(np.array_equal(a, b) for a, b in zip(before, model.get_weights(), strict=True))
+    called = run_int8(integer, aside.crops)[0].argmax(axis=1)
+    assert (called == aside.label).mean() > 0.6
+
+
+def test_too_few_crops_cannot_say_that_integers_lose(crops: LabelledCrops, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(integers, "LOSS_THAT_ASKS_FOR_IT", -1.0)
+    _, record = to_integers(network(), blobs(60, seed=9), learned_from=crops)
+    assert set(record) == {"int8_loss"}

@@ -2,14 +2,15 @@
 
 import csv
 import re
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
+from itertools import islice
 from pathlib import Path
 
 import numpy as np
 import numpy.typing as npt
 
-__all__ = ["TextTable", "column_key", "parse_number", "read_table", "read_text", "to_column"]
+__all__ = ["TextTable", "column_key", "is_text", "parse_number", "read_table", "read_text", "to_column"]
 
 
 def read_text(path: Path) -> str:
@@ -27,6 +28,19 @@ def read_text(path: Path) -> str:
         return data.decode("utf-8-sig")
     except UnicodeDecodeError:
         return data.decode("cp1252", errors="replace")
+
+
+def is_text(path: Path) -> bool:
+    """Whether a file may be a text table by its first bytes: a workbook or raw frames hold zeros.
+
+    Raises
+    ------
+    OSError
+        If the file cannot be read.
+    """
+    with path.open("rb") as file:
+        head = file.read(1 << 16)
+    return head[:2] in (b"\xff\xfe", b"\xfe\xff") or b"\0" not in head
 
 
 def column_key(name: str) -> str:
@@ -122,18 +136,50 @@ def read_table(text: str, *, is_header: Callable[[Sequence[str]], bool], search_
         for separator in "\t;,|":
             if separator not in line:
                 continue
-            names = [n.strip() for n in next(csv.reader([line], delimiter=separator))]
+            try:
+                names = [n.strip() for n in next(csv.reader([line], delimiter=separator))]
+            except csv.Error:  # a line without end, of a file that is no table
+                continue
             while names and not names[-1]:
                 names.pop()
             if not is_header(names):
                 continue
             rows, ragged = [], 0
-            for row in csv.reader(lines[at + 1 :], delimiter=separator):
-                if not any(field.strip() for field in row):
-                    continue
-                if len(row) >= len(names) and not any(field.strip() for field in row[len(names) :]):
-                    rows.append(row[: len(names)])
-                else:
+            for row in _read_rows(lines, at + 1, separator, len(names)):
+                if row is None:
                     ragged += 1
+                elif any(field.strip() for field in row):
+                    rows.append(row[: len(names)])
             return TextTable(tuple(names), rows, ragged, separator)
     return None
+
+
+def _read_rows(lines: list[str], start: int, separator: str, fields: int) -> Iterator[list[str] | None]:
+    """Yield the rows from line ``start`` on, None for one that has not the header's fields.
+
+    A quote that is opened and never closed would take in all lines below it: its line is then read by itself.
+    """
+
+    def fits(row: list[str]) -> bool:
+        return len(row) >= fields and not any(field.strip() for field in row[fields:])
+
+    while start < len(lines):
+        reader = csv.reader(islice(lines, start, None), delimiter=separator, strict=True)
+        done = 0
+        try:
+            for row in reader:
+                good = fits(row)
+                if reader.line_num - done > 1 and not good:
+                    break
+                done = reader.line_num
+                yield row if good or not any(field.strip() for field in row) else None
+            else:
+                return
+        except csv.Error:
+            pass
+        try:
+            row = next(csv.reader([lines[start + done]], delimiter=separator))
+        except csv.Error:
+            row = []
+        yield row if fits(row) else None
+        start += done + 1

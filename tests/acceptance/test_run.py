@@ -164,6 +164,21 @@ def test_broken_files_are_named_counted_and_the_run_goes_on(app, tmp_path: Path)
     assert sum(result["source_problems"].values()) == 3
 
 
+def test_every_picture_of_a_messy_folder_is_analysed_left_out_or_lost(app, tmp_path: Path) -> None:
+    source = folder_of(tmp_path / "f \u00fc #1", scattered(8, 6))
+    cv2.imwrite(str(source / "a_thumbnail.PNG"), np.full((50, 60), 200, np.uint8))
+    cv2.imwrite(str(source / "frame_0003.png"), np.zeros((1, 1), np.uint8))
+    (source / "frame_0005.png").unlink()
+    (source / "frame_0005.png").symlink_to("nowhere.png")
+    (source / "frame_0007.png").write_bytes(b"")  # the last one: no frame follows that could tell of it
+    for name in ("Thumbs.db", ".DS_Store", "desktop.ini", "._frame_0001.png"):
+        (source / name).write_bytes(b"x")
+    result = app.json("run", f"dir:{source}", "--out", tmp_path / "r", *QUIET)
+    assert (result["frames"], result["frames_rejected"], result["frames_lost"]) == (4, 2, 2)
+    assert result["source_problems"] == {"empty": 1, "unreadable": 1}
+    assert 28 <= result["particles"] + result["rejected"].get("border", 0) <= 32
+
+
 @pytest.mark.parametrize(
     ("source", "words"),
     [

@@ -6,6 +6,7 @@ exported, yet they were imaged: the run summary's volume counts them, see ``Sour
 """
 
 import re
+import unicodedata
 from collections import Counter
 from collections.abc import Iterator, Mapping
 from pathlib import Path
@@ -183,7 +184,7 @@ class FlowCamSource:
     def _load(
         self, name: str, cache: dict[str, npt.NDArray[np.uint8] | None], *, offset: float, scaling: GreyScaling
     ) -> npt.NDArray[np.uint8] | None:
-        key = name.casefold()
+        key = _file_key(name)
         if key not in cache:
             while len(cache) >= _CACHED_COLLAGES:
                 cache.pop(next(iter(cache)))
@@ -213,9 +214,14 @@ def _find_pictures(directory: Path) -> dict[str, Path]:
     A name that stands in several folders below it is left out: nothing says which one is meant.
     """
     paths = list_images(directory, recursive=True)
-    times = Counter(p.name.casefold() for p in paths)
-    found = {p.name.casefold(): p for p in paths if times[p.name.casefold()] == 1}
-    return found | {p.name.casefold(): p for p in paths if p.parent == directory}
+    times = Counter(_file_key(p.name) for p in paths)
+    found = {_file_key(p.name): p for p in paths if times[_file_key(p.name)] == 1}
+    return found | {_file_key(p.name): p for p in paths if p.parent == directory}
+
+
+def _file_key(name: str) -> str:
+    # Some systems store an umlaut as a letter and its dots, the table does not.
+    return unicodedata.normalize("NFC", name).casefold()
 
 
 def _spread(names: list[str], count: int) -> list[str]:
@@ -318,7 +324,7 @@ def open_flowcam(uri: str) -> FlowCamSource:
 
 def _collage_names(table: FlowCamTable) -> list[str]:
     # The table may hold a path of the instrument's own computer.
-    return [re.split(r"[\\/]", str(name).strip())[-1].casefold() for name in table.columns["collage_file"]]
+    return [_file_key(re.split(r"[\\/]", str(name).strip())[-1]) for name in table.columns["collage_file"]]
 
 
 def _check_places(table: FlowCamTable, backgrounds: Mapping[int, npt.NDArray[np.uint8]]) -> None:

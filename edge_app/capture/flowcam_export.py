@@ -233,6 +233,12 @@ class RunFacts:
             volume *= correction
         return volume, "settings"
 
+    def _count(self, where: str, key: str) -> float | None:
+        """A whole number: a comma or dot in it stands before thousands."""
+        facts: Mapping[str, str] = getattr(self, where)
+        value = parse_number(facts.get(key, ""), thousands_comma=True, thousands_dot=True)
+        return value if np.isfinite(value) else None
+
     def _volume_ml(self, where: str, keys: Sequence[str]) -> float | None:
         """First volume under these keys; mL unless another unit stands behind the number."""
         facts: Mapping[str, str] = getattr(self, where)
@@ -246,7 +252,7 @@ class RunFacts:
     @property
     def images_imaged(self) -> float | None:
         """Frames that the camera took in the run, with and without particles."""
-        return self.number("run_summary", "images.total") or self.number("ctx", "capturestats.rawimagetotal")
+        return self._count("run_summary", "images.total") or self._count("ctx", "capturestats.rawimagetotal")
 
     @property
     def um_per_px(self) -> float | None:

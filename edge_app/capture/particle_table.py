@@ -4,6 +4,7 @@ import csv
 import re
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
+from functools import cached_property
 from itertools import islice
 from pathlib import Path
 
@@ -55,13 +56,15 @@ def column_key(name: str) -> str:
     return re.sub(r"[^a-z0-9]+", "", bare)
 
 
-def parse_number(text: str, *, thousands_comma: bool = False) -> float:
+def parse_number(text: str, *, thousands_comma: bool = False, thousands_dot: bool = False) -> float:
     """Read a number; text that is none is NaN.
 
     Parameters
     ----------
     thousands_comma
         Whether ``1,234`` means 1234 (a comma-separated file with quoted numbers) and not 1.234.
+    thousands_dot
+        Whether ``1.234`` means 1234 (a file whose decimal sign is the comma).
 
     Examples
     --------
@@ -71,6 +74,8 @@ def parse_number(text: str, *, thousands_comma: bool = False) -> float:
     text = text.strip().strip('"').replace("\u2212", "-")
     if thousands_comma and _THOUSANDS.fullmatch(text):
         text = text.replace(",", "")
+    elif thousands_dot and _THOUSANDS_DOT.fullmatch(text):
+        text = text.replace(".", "").replace(",", ".")
     elif "," in text:
         # 1.234,5 and 1,234.5: the last of the two is the decimal sign.
         text = text.replace(".", "") if text.rfind(".") < text.rfind(",") else text.replace(",", "")
@@ -81,11 +86,16 @@ def parse_number(text: str, *, thousands_comma: bool = False) -> float:
         return float("nan")
 
 
-_THOUSANDS = re.compile(r"[-+]?[0-9]{1,3}(,[0-9]{3})+(\.[0-9]*)?")
+_THOUSANDS = re.compile(r"[-+]?[1-9][0-9]{0,2}(,[0-9]{3})+(\.[0-9]*)?")
+_THOUSANDS_DOT = re.compile(r"[-+]?[1-9][0-9]{0,2}(\.[0-9]{3})+(,[0-9]*)?")
+_DECIMAL_COMMA = re.compile(r"[-+]?([0-9.]*[0-9],([0-9]{1,2}|[0-9]{4,})|0,[0-9]+)")
+"""A number whose comma cannot stand before thousands."""
 _NO_VALUE = frozenset({"", "-", "nan", "n/a", "na", "#n/a", "null", "none"})
 
 
-def to_column(values: Sequence[str], *, thousands_comma: bool = False) -> npt.NDArray[np.generic]:
+def to_column(
+    values: Sequence[str], *, thousands_comma: bool = False, thousands_dot: bool = False
+) -> npt.NDArray[np.generic]:
     """Type a text column: int64 where every value is whole, float64 (NaN where empty) where numbers, else text.
 
     Examples
@@ -93,7 +103,10 @@ def to_column(values: Sequence[str], *, thousands_comma: bool = False) -> npt.ND
     >>> to_column(["1", "2"]).dtype.name, to_column(["1,5", ""]).dtype.name, to_column(["a"]).dtype.kind
     ('int64', 'float64', 'U')
     """
-    numbers = np.array([parse_number(v, thousands_comma=thousands_comma) for v in values], dtype=np.float64)
+    numbers = np.array(
+        [parse_number(v, thousands_comma=thousands_comma, thousands_dot=thousands_dot) for v in values],
+        dtype=np.float64,
+    )
     blank = np.array([v.strip().casefold() in _NO_VALUE for v in values], dtype=bool)
     if (np.isnan(numbers) & ~blank).any() or (len(values) and blank.all()):
         return np.array(list(values), dtype=np.str_)
@@ -110,10 +123,24 @@ class TextTable:
     ragged: int
     separator: str
 
+    @cached_property
+    def decimal_comma(self) -> bool:
+        """Whether most columns with a comma in them can only be read with it as the decimal sign."""
+        said = [self._says_decimal_comma(i) for i in range(len(self.names))]
+        return said.count(True) > said.count(False)
+
+    def _says_decimal_comma(self, index: int) -> bool | None:
+        with_comma = [row[index].strip() for row in self.rows if "," in row[index]]
+        return any(_DECIMAL_COMMA.fullmatch(cell) for cell in with_comma) if with_comma else None
+
     def column(self, name: str) -> npt.NDArray[np.generic]:
-        """Typed column by its exact name."""
+        """Typed column by its exact name; the decimal sign is the column's own, else that of the table."""
         index = self.names.index(name)
-        return to_column([row[index] for row in self.rows], thousands_comma=self.separator == ",")
+        return to_column(
+            [row[index] for row in self.rows],
+            thousands_comma=self.separator == "," and not (self.decimal_comma or self._says_decimal_comma(index)),
+            thousands_dot=self.decimal_comma,
+        )
 
 
 def read_table(text: str, *, is_header: Callable[[Sequence[str]], bool], search_lines: int = 200) -> TextTable | None:

@@ -388,3 +388,25 @@ def test_frames_lost_at_the_end_are_known(flowcam_export: Export) -> None:
     source = open_flowcam(f"flowcam:{truth.folder}")
     assert [f.sequence for f in source.frames()] == [32]
     assert lost_at_end(source) == 2
+
+
+@pytest.mark.parametrize("total", ["1,620", "1.620", "1620"])
+def test_number_of_images_may_have_a_sign_before_thousands(flowcam_export: Export, total: str) -> None:
+    truth = flowcam_export(summaries=False)
+    ctx = truth.folder / "run.ctx"
+    ctx.write_text(ctx.read_text().replace("RawImageTotal=12", f"RawImageTotal={total}"))
+    info = open_flowcam(f"flowcam:{truth.folder}").info
+    assert info.details["images_imaged"] == 1620
+    assert info.volume_imaged_ml == pytest.approx(1620 * 158 * 118 * 0.5544**2 * 100e-12 * 0.5)
+
+
+def test_names_are_found_however_their_umlauts_are_stored(flowcam_export: Export, rewrite_list: Export) -> None:
+    import unicodedata
+
+    truth = flowcam_export()
+    for row in truth.rows:
+        row["collage_file"] = row["collage_file"].replace("run", "l\u00e4uf")
+    rewrite_list(truth)
+    for path in truth.folder.glob("run_00000?.tif"):
+        path.rename(path.with_name(unicodedata.normalize("NFD", path.name.replace("run", "l\u00e4uf"))))
+    assert_rebuilt(truth)

@@ -87,3 +87,21 @@ def test_a_quoted_field_may_hold_a_line_break() -> None:
 
 def test_a_line_without_end_is_no_header() -> None:
     assert read_table('"' + "a, " * 100_000, is_header=lambda names: True) is None
+
+
+@pytest.mark.parametrize(
+    ("text", "area", "size"),
+    [
+        ('area,size\n"1,024",5.255\n99,6.5\n', [1024, 99], [5.255, 6.5]),
+        ('area,size\n1024,"5,255"\n99,"6,5"\n', [1024, 99], [5.255, 6.5]),
+        ("area;size\n1.024;5,255\n99;6,5\n", [1024, 99], [5.255, 6.5]),
+        ("area;size\n1024;5.255\n99;6.5\n", [1024, 99], [5.255, 6.5]),
+        ("area;size\n1024;0,255\n99;0,125\n", [1024, 99], [0.255, 0.125]),
+        ("area\tsize\n1.234.567\t1.024,5\n99\t6,5\n", [1234567, 99], [1024.5, 6.5]),
+    ],
+)
+def test_a_table_has_one_decimal_sign(text: str, area: list[int], size: list[float]) -> None:
+    table = read_table(text, is_header=lambda names: "area" in names)
+    assert table is not None
+    assert table.column("area").tolist() == area
+    assert table.column("size").tolist() == size

@@ -13,6 +13,7 @@ from typing import Final
 import numpy as np
 import numpy.typing as npt
 
+from edge_app.capture.frame import LARGEST_NUMBER
 from edge_app.capture.particle_table import parse_number, read_table, read_text, to_column
 from edge_app.capture.problems import Problems
 from edge_app.errors import UserError
@@ -118,10 +119,15 @@ def read_particle_table(path: Path, problems: Problems) -> FlowCamTable:
             column = np.array([parse_number(str(v)) for v in column], dtype=np.float64)
             columns[name] = column
         values = column.astype(np.float64)
-        keep &= np.isfinite(values) & (values == np.rint(values))
+        keep &= (np.abs(values) <= LARGEST_NUMBER) & (values == np.rint(values))
     for name in ("image_w", "image_h"):
         keep &= columns[name].astype(np.float64) > 0
     bad += int((~keep).sum())
+    if len(keep) and not keep.any():
+        raise UserError(
+            f"{path}: none of {len(keep)} rows has its place in whole pixels and the number of its frame "
+            f"({', '.join(NEEDED[:-1])})"
+        )
     if bad:
         problems.add("bad_row", f"{path}: {bad} rows are not complete and are left out", times=bad)
     columns = {name: column[keep] for name, column in columns.items()}

@@ -17,7 +17,7 @@ from pydantic import BaseModel, ConfigDict, Field
 
 from edge_app.capture.crops import CropSource
 from edge_app.capture.directory import iterate_pictures, probe_pictures
-from edge_app.capture.frame import Companion, Frame
+from edge_app.capture.frame import LARGEST_NUMBER, Companion, Frame
 from edge_app.capture.image_files import (
     GreyScaling,
     ImageFileError,
@@ -173,7 +173,7 @@ def read_mfi_table(path: Path, problems: Problems) -> MfiTable | None:
         frame = columns["Frame #"]
         if frame.dtype.kind == "U":  # some field is no number: the row that has it is left out
             frame = np.array([parse_number(text) for text in frame.tolist()], dtype=np.float64)
-        keep = np.isfinite(frame.astype(np.float64))
+        keep = np.abs(frame.astype(np.float64)) <= LARGEST_NUMBER
         bad += int((~keep).sum())
         columns = {k: v[keep] for k, v in columns.items()} | {"Frame #": frame[keep].astype(np.int64)}
     if bad:
@@ -204,7 +204,7 @@ class _Export:
     def number_of(self, path: Path) -> int | None:
         match = self.pattern.search(path.stem)
         text = match[1] if match else None
-        return int(text) if text and text.isdecimal() else None
+        return int(text) if text and text.isdecimal() and int(text) <= LARGEST_NUMBER else None
 
 
 class MfiSource:

@@ -410,3 +410,22 @@ def test_names_are_found_however_their_umlauts_are_stored(flowcam_export: Export
     for path in truth.folder.glob("run_00000?.tif"):
         path.rename(path.with_name(unicodedata.normalize("NFD", path.name.replace("run", "l\u00e4uf"))))
     assert_rebuilt(truth)
+
+
+@pytest.mark.parametrize("value", [10**15, "1e300", "inf"])
+def test_frame_number_beyond_all_measure_is_a_bad_row(flowcam_export: Export, rewrite_list: Export, value: Any) -> None:
+    truth = flowcam_export()
+    truth.rows[1]["src_image"] = value
+    rewrite_list(truth)
+    source = open_flowcam(f"flowcam:{truth.folder}")
+    assert [f.sequence for f in source.frames()] == [35, 41]
+    assert dict(source.problems) == {"bad_row": 1}
+
+
+def test_table_without_a_row_that_can_be_used_is_refused(flowcam_export: Export, rewrite_list: Export) -> None:
+    truth = flowcam_export()
+    for row in truth.rows:
+        row["image_w"] = 0
+    rewrite_list(truth)
+    with pytest.raises(UserError, match="none of 5 rows has its place in whole pixels"):
+        open_flowcam(f"flowcam:{truth.folder}")

@@ -306,3 +306,10 @@ def test_frame_that_is_broken_at_the_end_is_lost(mfi_export: Export) -> None:
     source = open_mfi(f"mfi:{folder}")
     assert [f.sequence for f in source.frames()] == [3, 4]
     assert lost_at_end(source) == 3
+
+
+def test_a_time_in_the_name_is_no_frame_number(mfi_export: Export) -> None:
+    folder = mfi_export(frame_name="run7_{:04d}_20240408111101303.tif")
+    with pytest.raises(UserError, match="no picture has a frame number in its name"):
+        open_mfi(f"mfi:{folder}")
+    assert_read(f"mfi:{folder}?pattern=run7_([0-9]+)_")

@@ -106,7 +106,7 @@ def probe_pictures(paths: Sequence[Path], scaling: GreyScaling) -> tuple[int, in
     Raises
     ------
     UserError
-        If none of the files opens, with what is wrong with the first.
+        If none of the files opens, with what is wrong with the first; if none fits the depth that is given.
     """
     first_error = ""
     for path in paths:
@@ -119,6 +119,12 @@ def probe_pictures(paths: Sequence[Path], scaling: GreyScaling) -> tuple[int, in
         raise UserError(f"{paths[0].parent}: none of {len(paths)} picture files can be read; {first_error}")
     spread = sorted({round(i) for i in np.linspace(0, len(paths) - 1, min(_PROBED, len(paths)))})
     seen = [first, *_first_pictures([paths[i] for i in spread if paths[i] != path])]
+    deep = [int(picture.max()) for picture in seen if picture.dtype == np.uint16 and picture.size]
+    if scaling.bits is not None and deep and min(deep) >= 1 << scaling.bits:
+        raise UserError(
+            f"{paths[0].parent}: option bits is {scaling.bits}, but every picture looked at is brighter "
+            f"(brightest pixel {min(deep)} and more)"
+        )
     scaling.decide(seen)
     # Counter keeps the order of first sight, so the first picture wins where two sizes are equally common.
     (height, width), _ = Counter(picture.shape for picture in seen).most_common(1)[0]

@@ -97,8 +97,8 @@ class MfiOptions(BaseModel):
         default=None, gt=0, le=100_000, description="frames per second; default: from the table's time stamps, else 10"
     )
     bits: int | None = Field(default=None, ge=8, le=16, description="bits in use in 16-bit files; default: found out")
-    um_per_px: float | None = Field(default=None, gt=0, description="scale of the instrument")
-    depth_um: float | None = Field(default=None, gt=0, description="inner depth of the flow cell")
+    um_per_px: float | None = Field(default=None, gt=0, le=100, description="scale of the instrument")
+    depth_um: float | None = Field(default=None, gt=0, le=100_000, description="inner depth of the flow cell")
 
 
 _RATE_IF_UNKNOWN_HZ: Final = 10.0

@@ -175,3 +175,10 @@ def test_a_folder_of_folders_is_told_of(bare_pictures: Callable[..., Path], tmp_
     (tmp_path / "inner").rename(tmp_path / "outer" / "inner")
     with pytest.raises(UserError, match=r"no picture in it .*; 3 below it, the first in inner"):
         open_directory(f"dir:{tmp_path / 'outer'}")
+
+
+def test_bits_that_fit_no_picture_are_refused(tmp_path: Path) -> None:
+    for i in range(3):
+        cv2.imwrite(str(tmp_path / f"{i}.png"), np.full((8, 8), 800 + i, np.uint16))
+    with pytest.raises(UserError, match=r"option bits is 8, but every picture looked at is brighter .*800"):
+        open_directory(f"dir:{tmp_path}?bits=8")

@@ -313,3 +313,9 @@ def test_a_time_in_the_name_is_no_frame_number(mfi_export: Export) -> None:
     with pytest.raises(UserError, match="no picture has a frame number in its name"):
         open_mfi(f"mfi:{folder}")
     assert_read(f"mfi:{folder}?pattern=run7_([0-9]+)_")
+
+
+@pytest.mark.parametrize("option", ["depth_um=inf", "um_per_px=inf", "um_per_px=nan", "depth_um=0"])
+def test_scale_and_depth_must_be_numbers_of_this_world(mfi_export: Export, option: str) -> None:
+    with pytest.raises(UserError, match=option.partition("=")[0]):
+        open_mfi(f"mfi:{mfi_export()}?{option}")

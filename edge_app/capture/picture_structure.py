@@ -10,7 +10,7 @@ import zlib
 
 __all__ = ["KINDS", "ImageFileError", "check_structure"]
 
-KINDS = "PNG, TIFF, PGM, BMP, JPEG, GIF, WebP or JPEG 2000"
+KINDS = "PNG, TIFF, PGM, BMP or JPEG, GIF, WebP or JPEG 2000"
 """What is read, for messages."""
 
 

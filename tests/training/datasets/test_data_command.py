@@ -145,7 +145,7 @@ def break_two_rules(lab, tmp_path: Path) -> list[str]:
 @pytest.mark.parametrize(
     ("damage", "said"),
     [
-        (break_unreadable, "oil/3.png: not a PNG, TIFF, PGM, BMP, JPEG"),
+        (break_unreadable, "oil/3.png: not a PNG, TIFF, PGM, BMP or JPEG"),
         (break_truncated, "oil/3.png: PNG ends before its last chunk"),
         (break_one_pixel_wide, "rest/2.png: too small, 1 x 30 px; a particle picture has 5 to 1000 px a side"),
         (break_frame, "rest/2.png: too large, 1280 x 1024 px"),

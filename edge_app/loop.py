@@ -11,7 +11,7 @@ import numpy as np
 import numpy.typing as npt
 
 from edge_app.capture.frame import Frame
-from edge_app.capture.source import FrameSource
+from edge_app.capture.source import FrameSource, lost_at_end
 from edge_app.classification.classifier import Classifier
 from edge_app.classification.context import MeasuredColumns, field_positions
 from edge_app.classification.crops import Crops, cut_crops
@@ -118,6 +118,7 @@ class Loop:
         try:
             for frame in self._without_stuck(counted):
                 yield from self._builder.add(frame)
+            self._builder.lost_at_end = lost_at_end(self._source)
         except GeneratorExit:
             raise
         except BaseException:

@@ -14,7 +14,7 @@ from typing import Any, Literal
 
 from edge_app import __version__
 from edge_app.capture.registry import open_source
-from edge_app.capture.source import FrameSource, SourceInfo
+from edge_app.capture.source import FrameSource, SourceInfo, lost_at_end
 from edge_app.classification.backends import OpenedBackend, open_backend
 from edge_app.classification.bundle import Bundle
 from edge_app.classification.classifier import Classifier
@@ -421,7 +421,8 @@ class Pipeline:
             "run_id": self.run_id,
             "record": str(record.path),
             "frames": total.frames,
-            "frames_lost": total.frames_lost,
+            # Without a frame there is no window that could hold the loss.
+            "frames_lost": total.frames_lost if self._windows else lost_at_end(self.source),
             "losses_known": self.info.knows_losses,
             "frames_rejected": total.frames_rejected,
             "particles": total.particles,

@@ -107,6 +107,8 @@ class WindowBuilder:
         self._frames: list[CountedFrame] = []
         self._span: int | None = None
         self._seq = 0
+        self.lost_at_end = 0
+        """Frames lost after the last one that came; set before :meth:`flush`."""
 
     def add(self, frame: CountedFrame) -> Iterator[ClosedWindow]:
         """Take a frame; yields the window that it ends, or the one before it, if any."""
@@ -138,6 +140,9 @@ class WindowBuilder:
         """Close the window that is open, if it holds a frame: the end of the run."""
         while self._held:
             yield from self._put(self._held.popleft())
+        if self._frames:
+            last = self._frames[-1]
+            self._frames[-1] = replace(last, lost_before=last.lost_before + self.lost_at_end)
         yield from self._close()
 
     def _put(self, frame: CountedFrame) -> Iterator[ClosedWindow]:

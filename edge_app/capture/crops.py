@@ -11,6 +11,7 @@ import numpy.typing as npt
 from pydantic import BaseModel, ConfigDict, Field
 
 from edge_app.capture.image_files import GreyScaling, ImageFileError, Picture, list_images, read_pictures
+from edge_app.capture.picture_structure import KINDS
 from edge_app.capture.problems import Problems
 from edge_app.capture.uri import parse_path_uri, validate_options
 from edge_app.errors import UserError
@@ -21,6 +22,10 @@ MIN_SIDE_PX: Final = 5
 """Smaller pictures hold nothing to classify; they are counted as ``too_small``."""
 
 _PROBED: Final = 32
+"""Files of each folder looked at, spread over it, before its bit depth is decided."""
+
+_UNUSED_BITS: Final = 3
+"""A picture that leaves as many bits of its folder's depth unused is from another source: its own depth holds."""
 
 
 class CropOptions(BaseModel):
@@ -59,7 +64,7 @@ class CropSource:
         paths: list[Path],
         *,
         uri: str,
-        scaling: GreyScaling,
+        bits: int | None = None,
         instrument: Mapping[Path, Mapping[str, object]] | None = None,
         problems: Problems | None = None,
     ) -> None:
@@ -68,7 +73,11 @@ class CropSource:
         self._log = problems or Problems()
         self.problems: Counter[str] = self._log.counts
         self.messages: list[str] = self._log.messages
-        self._directory, self._paths, self._scaling = directory, paths, scaling
+        self._directory, self._paths, self._bits = directory, paths, bits
+        self._folders: dict[Path, list[Path]] = {}
+        for path in paths:
+            self._folders.setdefault(path.parent, []).append(path)
+        self._scalings: dict[Path, GreyScaling] = {}
         self._instrument = instrument or {}
 
     def crops(self) -> Iterator[CropFile]:
@@ -90,18 +99,23 @@ class CropSource:
                     if error.reason != "too_small":
                         break
                 else:
-                    image = self._to_uint8(picture)
+                    image = self._to_uint8(picture, path.parent)
                     yield CropFile(path_below=name, image=image, instrument=self._instrument.get(path, {}))
                 page += 1
 
-    def _to_uint8(self, picture: Picture) -> npt.NDArray[np.uint8]:
-        try:
-            return self._scaling.to_uint8(picture)
-        except ImageFileError:
-            # Folders of crops mix sources; each crop is judged against its own border, so its own depth will do.
-            own = GreyScaling()
-            own.decide([picture])
-            return own.to_uint8(picture)
+    def _to_uint8(self, picture: Picture, folder: Path) -> npt.NDArray[np.uint8]:
+        if picture.dtype == np.uint8:
+            return GreyScaling().to_uint8(picture)
+        scaling = self._scalings.get(folder)
+        if scaling is None:
+            scaling = self._scalings[folder] = GreyScaling(bits=self._bits)
+            scaling.decide(_spread(self._folders[folder]))
+        # Folders of crops mix sources; each crop is judged against its own border, so its own depth will do.
+        brightest = int(picture.max())
+        bits = scaling.bits or 8
+        if brightest < 1 << bits and (self._bits is not None or brightest >= 1 << (bits - _UNUSED_BITS)):
+            return scaling.to_uint8(picture)
+        return GreyScaling().to_uint8(picture)
 
 
 def _spread(paths: list[Path]) -> Iterator[Picture]:
@@ -121,10 +135,8 @@ def _open_below(directory: Path, *, uri: str, options: CropOptions, problems: Pr
     except OSError as error:
         raise UserError(f"{uri}: directory cannot be read ({error.strerror})") from error
     if not paths:
-        raise UserError(f"{uri}: no picture in it or below it (PNG, TIFF, PGM, BMP or JPEG files needed)")
-    scaling = GreyScaling(bits=options.bits)
-    scaling.decide(_spread(paths))
-    return CropSource(directory, paths, uri=uri, scaling=scaling, problems=problems)
+        raise UserError(f"{uri}: no picture in it or below it ({KINDS} files needed)")
+    return CropSource(directory, paths, uri=uri, bits=options.bits, problems=problems)
 
 
 def open_crop_folder(uri: str) -> CropSource:

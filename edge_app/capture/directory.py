@@ -1,6 +1,8 @@
 """``dir:PATH``: the pictures of a folder in natural name order, every page of a TIFF a frame."""
 
+from collections import Counter
 from collections.abc import Iterator, Sequence
+from fnmatch import fnmatch
 from pathlib import Path
 
 import numpy as np
@@ -14,6 +16,7 @@ from edge_app.capture.image_files import (
     Picture,
     count_pictures,
     list_images,
+    no_pictures,
     read_pictures,
 )
 from edge_app.capture.problems import Problems
@@ -24,7 +27,7 @@ from edge_app.errors import UserError
 __all__ = ["DirectoryOptions", "DirectorySource", "iterate_pictures", "open_directory", "probe_pictures"]
 
 _PROBED = 8
-"""16-bit files looked at, spread over the folder, before the bit depth is decided."""
+"""Files looked at, spread over the folder, before the frame size and the bit depth are decided."""
 
 
 class DirectoryOptions(BaseModel):
@@ -34,6 +37,7 @@ class DirectoryOptions(BaseModel):
 
     rate_hz: float = Field(default=10.0, gt=0, le=100_000, description="frames per second, makes the frames' time")
     bits: int | None = Field(default=None, ge=8, le=16, description="bits in use in 16-bit files; default: found out")
+    names: str | None = Field(default=None, description="only files with such a name, * and ? stand for anything")
 
 
 class DirectorySource:
@@ -44,6 +48,7 @@ class DirectorySource:
         self._log = Problems()
         self.problems, self.messages = self._log.counts, self._log.messages
         self._paths, self._scaling, self._rate_hz = paths, scaling, rate_hz
+        self.lost_at_end = 0
         self._closed = False
 
     def frames(self) -> Iterator[Frame]:
@@ -63,6 +68,7 @@ class DirectorySource:
                 name=name,
             )
             lost = 0
+        self.lost_at_end = lost
 
     def close(self) -> None:
         """End ``frames`` before its next frame."""
@@ -93,12 +99,14 @@ def iterate_pictures(
 
 
 def probe_pictures(paths: Sequence[Path], scaling: GreyScaling) -> tuple[int, int]:
-    """Find the frame size (width, height) from the first file that opens, and decide the bit depth.
+    """Find the frame size (width, height) and decide the bit depth from some files spread over the folder.
+
+    The size is the one that most of them have: a thumbnail that comes first by its name must not decide it.
 
     Raises
     ------
     UserError
-        If none of the files opens, with what is wrong with the first.
+        If none of the files opens, with what is wrong with the first; if none fits the depth that is given.
     """
     first_error = ""
     for path in paths:
@@ -109,10 +117,18 @@ def probe_pictures(paths: Sequence[Path], scaling: GreyScaling) -> tuple[int, in
             first_error = first_error or f"{path.name}: {error.text}"
     else:
         raise UserError(f"{paths[0].parent}: none of {len(paths)} picture files can be read; {first_error}")
-    if first.dtype == np.uint16 and scaling.bits is None:
-        spread = sorted({round(i) for i in np.linspace(0, len(paths) - 1, min(_PROBED, len(paths)))})
-        scaling.decide([first, *_first_pictures([paths[i] for i in spread])])
-    return first.shape[1], first.shape[0]
+    spread = sorted({round(i) for i in np.linspace(0, len(paths) - 1, min(_PROBED, len(paths)))})
+    seen = [first, *_first_pictures([paths[i] for i in spread if paths[i] != path])]
+    deep = [int(picture.max()) for picture in seen if picture.dtype == np.uint16 and picture.size]
+    if scaling.bits is not None and deep and min(deep) >= 1 << scaling.bits:
+        raise UserError(
+            f"{paths[0].parent}: option bits is {scaling.bits}, but every picture looked at is brighter "
+            f"(brightest pixel {min(deep)} and more)"
+        )
+    scaling.decide(seen)
+    # Counter keeps the order of first sight, so the first picture wins where two sizes are equally common.
+    (height, width), _ = Counter(picture.shape for picture in seen).most_common(1)[0]
+    return width, height
 
 
 def _first_pictures(paths: Sequence[Path]) -> Iterator[Picture]:
@@ -141,7 +157,11 @@ def open_directory(uri: str) -> DirectorySource:
     except OSError as error:
         raise UserError(f"{where}: directory cannot be read ({error.strerror})") from error
     if not paths:
-        raise UserError(f"{where}: no picture in it (PNG, TIFF, PGM, BMP or JPEG files needed)")
+        raise UserError(f"{where}: {no_pictures(where.path)}")
+    if options.names is not None:
+        paths = [path for path in paths if fnmatch(path.name.casefold(), options.names.casefold())]
+        if not paths:
+            raise UserError(f"{where}: option names is {options.names!r}: no picture has such a name")
     scaling = GreyScaling(bits=options.bits)
     width, height = probe_pictures(paths, scaling)
     info = SourceInfo(

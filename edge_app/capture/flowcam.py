@@ -6,6 +6,8 @@ exported, yet they were imaged: the run summary's volume counts them, see ``Sour
 """
 
 import re
+import unicodedata
+from collections import Counter
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Final
@@ -23,7 +25,7 @@ from edge_app.capture.flowcam_export import (
     read_particle_table,
 )
 from edge_app.capture.frame import Companion, Frame
-from edge_app.capture.image_files import GreyScaling, ImageFileError, read_pictures
+from edge_app.capture.image_files import GreyScaling, ImageFileError, Picture, list_images, read_pictures
 from edge_app.capture.problems import Problems
 from edge_app.capture.source import SourceInfo
 from edge_app.capture.uri import SourceUri, parse_path_uri, validate_options
@@ -32,6 +34,8 @@ from edge_app.errors import UserError
 __all__ = ["FlowCamOptions", "FlowCamSource", "open_flowcam"]
 
 _CACHED_COLLAGES: Final = 4
+_MOST_OUTSIDE: Final = 0.1
+"""Share of the particles that may lie outside of the frame before table and background do not belong together."""
 _OFFSET_COLLAGES: Final = 8
 """Collages, spread over the run, from whose crops the grey offset is measured."""
 
@@ -61,14 +65,16 @@ class FlowCamSource:
         *,
         info: SourceInfo,
         grey_offset: float,
+        files: Mapping[str, Path],
+        scaling: GreyScaling,
         problems: Problems,
     ) -> None:
         self.info = info
         self._log = problems
         self.problems, self.messages = problems.counts, problems.messages
         self._directory, self._table, self._backgrounds = directory, table, backgrounds
-        self._files = {p.name.casefold(): p for p in directory.iterdir()}
-        self._grey_offset = grey_offset
+        self._files, self._scaling, self._grey_offset = files, scaling, grey_offset
+        self.lost_at_end = 0
         self._collages: dict[str, npt.NDArray[np.uint8] | None] = {}
         self._masks: dict[str, npt.NDArray[np.uint8] | None] = {}
         self._told: set[str] = set()
@@ -87,14 +93,13 @@ class FlowCamSource:
         starts = np.flatnonzero(np.diff(numbers[order], prepend=numbers[order[:1]] - 1))
         elapsed = self._table.numbers("elapsed_time")
         rate = self.info.frame_rate_hz or 1.0
-        lost = 0
         for rows in np.split(order, starts[1:]) if len(order) else []:
             if self._closed:
                 return
             number = int(numbers[rows[0]])
             image = self._rebuild(rows)
             if image is None:
-                lost += 1
+                self.lost_at_end += 1
                 continue
             times = elapsed[rows] if elapsed is not None else np.empty(0)
             times = times[np.isfinite(times)]
@@ -102,18 +107,18 @@ class FlowCamSource:
                 image=image,
                 sequence=number,
                 time_s=float(times.min()) if len(times) else number / rate,
-                lost_before=lost,
+                lost_before=self.lost_at_end,
                 name=f"{self._table.path.stem} frame {number}",
                 companion=Companion(
                     instrument="FlowCam", columns={"row": rows, **{k: v[rows] for k, v in columns.items()}}
                 ),
             )
-            lost = 0
+            self.lost_at_end = 0
 
     def mask(self, row: int) -> npt.NDArray[np.bool_] | None:
         """The instrument's own mask of a table row, shape (image_h, image_w) of that row; None without a mask file."""
         stem, _, suffix = self._collage_name(row).rpartition(".")
-        picture = self._load(f"{stem}_bin.{suffix}", self._masks, offset=0.0)
+        picture = self._load(f"{stem}_bin.{suffix}", self._masks, offset=0.0, scaling=GreyScaling())
         if picture is None:
             return None
         x, y, w, h = (int(self._table.columns[k][row]) for k in ("image_x", "image_y", "image_w", "image_h"))
@@ -145,11 +150,12 @@ class FlowCamSource:
         return image
 
     def _background(self, row: int) -> npt.NDArray[np.uint8]:
-        number = int(self._table.columns["cal_image"][row]) if "cal_image" in self._table.columns else 0
-        if number in self._backgrounds:
+        number = _background_number(self._table, row)
+        if number is not None and number in self._backgrounds:
             return self._backgrounds[number]
         if "cal_image" in self._table.columns:
-            self._tell_once("no_background", f"{self._directory}: background cal_image {number} is missing")
+            name = "that a row does not name" if number is None else f"cal_image {number}"
+            self._tell_once("no_background", f"{self._directory}: background {name} is missing, the first is taken")
         return next(iter(self._backgrounds.values()))
 
     def _collage_name(self, row: int) -> str:
@@ -158,7 +164,7 @@ class FlowCamSource:
 
     def _crop(self, row: int) -> npt.NDArray[np.uint8] | None:
         name = self._collage_name(row)
-        collage = self._load(name, self._collages, offset=self._grey_offset)
+        collage = self._load(name, self._collages, offset=self._grey_offset, scaling=self._scaling)
         if collage is None:
             self._tell_once("no_collage", f"{self._directory}: collage {name or '(no name)'} cannot be read")
             return None
@@ -176,38 +182,73 @@ class FlowCamSource:
             self._log.add(reason, message)
 
     def _load(
-        self, name: str, cache: dict[str, npt.NDArray[np.uint8] | None], *, offset: float
+        self, name: str, cache: dict[str, npt.NDArray[np.uint8] | None], *, offset: float, scaling: GreyScaling
     ) -> npt.NDArray[np.uint8] | None:
-        key = name.casefold()
+        key = _file_key(name)
         if key not in cache:
             while len(cache) >= _CACHED_COLLAGES:
                 cache.pop(next(iter(cache)))
-            cache[key] = self._read(self._files.get(key), offset=offset)
+            cache[key] = self._read(self._files.get(key), offset=offset, scaling=scaling)
         return cache[key]
 
-    def _read(self, path: Path | None, *, offset: float) -> npt.NDArray[np.uint8] | None:
+    def _read(self, path: Path | None, *, offset: float, scaling: GreyScaling) -> npt.NDArray[np.uint8] | None:
         if path is None:
             return None
         try:
-            mean = _read_grey(path)
+            mean = _read_grey(path, scaling)
         except ImageFileError as error:
             self._tell_once(error.reason, f"{path}: {error.text}")
             return None
         return np.clip(np.rint(mean - np.float32(offset)), 0, 255).astype(np.uint8)
 
 
-def _read_grey(path: Path) -> npt.NDArray[np.float32]:
+def _background_number(table: FlowCamTable, row: int) -> int | None:
+    """Number of a row's background; None where the table does not say."""
+    numbers = table.numbers("cal_image")
+    return int(numbers[row]) if numbers is not None and np.isfinite(numbers[row]) else None
+
+
+def _find_pictures(directory: Path) -> dict[str, Path]:
+    """Pictures by their name in lower case: those of the export's folder, else those of folders below it.
+
+    A name that stands in several folders below it is left out: nothing says which one is meant.
+    """
+    paths = list_images(directory, recursive=True)
+    times = Counter(_file_key(p.name) for p in paths)
+    found = {_file_key(p.name): p for p in paths if times[_file_key(p.name)] == 1}
+    return found | {_file_key(p.name): p for p in paths if p.parent == directory}
+
+
+def _file_key(name: str) -> str:
+    # Some systems store an umlaut as a letter and its dots, the table does not.
+    return unicodedata.normalize("NFC", name).casefold()
+
+
+def _spread(names: list[str], count: int) -> list[str]:
+    return [names[i] for i in sorted({round(i) for i in np.linspace(0, len(names) - 1, count)})] if names else []
+
+
+def _first_pictures(paths: list[Path]) -> Iterator[Picture]:
+    for path in paths:
+        try:
+            yield next(read_pictures(path, grey=False))
+        except ImageFileError:
+            continue  # told when it is needed
+
+
+def _read_grey(path: Path, scaling: GreyScaling) -> npt.NDArray[np.float32]:
     """Mean of the channels with its fraction kept: the offset is smaller than one level."""
-    picture = next(read_pictures(path, grey=False))
-    if picture.dtype != np.uint8:
-        picture = GreyScaling().to_uint8(picture)
+    picture = scaling.to_uint8(next(read_pictures(path, grey=False)))
     if picture.ndim == 2:
         return picture.astype(np.float32)
     return picture[..., :3].mean(axis=2, dtype=np.float32)
 
 
 def _measure_offset(
-    directory: Path, table: FlowCamTable, backgrounds: Mapping[int, npt.NDArray[np.uint8]]
+    table: FlowCamTable,
+    chosen: Mapping[str, Path],
+    backgrounds: Mapping[int, npt.NDArray[np.uint8]],
+    scaling: GreyScaling,
 ) -> tuple[float, int]:
     """Levels by which crops are brighter than the background, and the number of border pixels behind it.
 
@@ -216,23 +257,19 @@ def _measure_offset(
     particles that reach the border.
     """
     columns = table.columns
-    files = {p.name.casefold(): p for p in directory.iterdir()}
-    names = np.array([re.split(r"[\\/]", str(n).strip())[-1].casefold() for n in columns["collage_file"]])
-    present = [n for n in dict.fromkeys(names.tolist()) if n in files]
-    spread_out = sorted({round(i) for i in np.linspace(0, len(present) - 1, _OFFSET_COLLAGES)}) if present else []
-    chosen = [present[i] for i in spread_out]
+    names = np.array(_collage_names(table))
     differences: list[npt.NDArray[np.float32]] = []
-    for name in chosen:
+    for name, path in chosen.items():
         try:
-            collage = _read_grey(files[name])
+            collage = _read_grey(path, scaling)
         except ImageFileError:
             continue  # told when its frame comes
         for row in np.flatnonzero(names == name):
             x, y, w, h, sx, sy = (
                 int(columns[k][row]) for k in ("image_x", "image_y", "image_w", "image_h", "src_x", "src_y")
             )
-            number = int(columns["cal_image"][row]) if "cal_image" in columns else 0
-            background = backgrounds.get(number, next(iter(backgrounds.values())))
+            number = _background_number(table, int(row))
+            background = backgrounds.get(-1 if number is None else number, next(iter(backgrounds.values())))
             inside = min(x, y, sx, sy) >= 0 and x + w <= collage.shape[1] and y + h <= collage.shape[0]
             if not inside or sx + w > background.shape[1] or sy + h > background.shape[0] or min(w, h) < 3:
                 continue
@@ -260,13 +297,46 @@ def open_flowcam(uri: str) -> FlowCamSource:
     directory, candidates = _locate(where)
     problems = Problems()
     table = _first_table(candidates, problems)
-    backgrounds = _read_backgrounds(where, directory, problems)
+    files = _find_pictures(directory)
+    chosen = {
+        n: files[n] for n in _spread([n for n in dict.fromkeys(_collage_names(table)) if n in files], _OFFSET_COLLAGES)
+    }
+    scaling = GreyScaling()  # one depth for backgrounds and crops: a crop must not change its level with its collage
+    scaling.decide(_first_pictures([*find_backgrounds(directory).values(), *chosen.values()]))
+    backgrounds = _read_backgrounds(where, directory, problems, scaling)
+    _check_places(table, backgrounds)
     facts = read_facts(directory, table.path.stem)
-    offset, pixels = _measure_offset(directory, table, backgrounds)
+    offset, pixels = _measure_offset(table, chosen, backgrounds, scaling)
     if options.grey_offset is not None:
         offset = options.grey_offset
     info = _describe(where, options, table, backgrounds, facts, offset=offset, offset_pixels=pixels)
-    return FlowCamSource(directory, table, backgrounds, info=info, grey_offset=offset, problems=problems)
+    return FlowCamSource(
+        directory,
+        table,
+        backgrounds,
+        info=info,
+        grey_offset=offset,
+        files=files,
+        scaling=scaling,
+        problems=problems,
+    )
+
+
+def _collage_names(table: FlowCamTable) -> list[str]:
+    # The table may hold a path of the instrument's own computer.
+    return [_file_key(re.split(r"[\\/]", str(name).strip())[-1]) for name in table.columns["collage_file"]]
+
+
+def _check_places(table: FlowCamTable, backgrounds: Mapping[int, npt.NDArray[np.uint8]]) -> None:
+    """Refuse a background that the table's frames do not fit: some crops reach over the border, many do not."""
+    height, width = next(iter(backgrounds.values())).shape
+    x, y, w, h = (table.columns[k].astype(np.int64) for k in ("src_x", "src_y", "image_w", "image_h"))
+    outside = int(((x >= width) | (y >= height) | (x + w <= 0) | (y + h <= 0)).sum())
+    if outside > _MOST_OUTSIDE * len(table):
+        raise UserError(
+            f"{table.path}: {outside} of {len(table)} particles lie outside of the background picture of "
+            f"{width} x {height} px; it is not that of these frames"
+        )
 
 
 def _locate(where: SourceUri) -> tuple[Path, list[Path]]:
@@ -278,6 +348,10 @@ def _locate(where: SourceUri) -> tuple[Path, list[Path]]:
         candidates = find_table(where.path)
     except OSError as error:
         raise UserError(f"{where}: directory cannot be read ({error.strerror})") from error
+    if not candidates or not any(p.suffix.lower() == ".lst" for p in candidates):
+        below = sorted(p.name for p in where.path.iterdir() if p.is_dir() and any(p.glob("*.lst")))
+        if below:
+            raise UserError(f"{where}: holds several exports, name one of them: {', '.join(below[:5])}")
     if not candidates:
         raise UserError(f"{where}: no particle table (.lst or .csv) in it")
     return where.path, candidates
@@ -298,20 +372,21 @@ def _first_table(candidates: list[Path], problems: Problems) -> FlowCamTable:
     raise first
 
 
-def _read_backgrounds(where: SourceUri, directory: Path, problems: Problems) -> dict[int, npt.NDArray[np.uint8]]:
+def _read_backgrounds(
+    where: SourceUri, directory: Path, problems: Problems, scaling: GreyScaling
+) -> dict[int, npt.NDArray[np.uint8]]:
     backgrounds: dict[int, npt.NDArray[np.uint8]] = {}
-    for number, path in sorted(find_backgrounds(directory).items()):
+    paths = find_backgrounds(directory)
+    for number, path in sorted(paths.items()):
         try:
-            picture = np.rint(_read_grey(path)).astype(np.uint8)
+            backgrounds[number] = np.rint(_read_grey(path, scaling)).astype(np.uint8)
         except ImageFileError as error:
             problems.add(error.reason, f"{path}: {error.text}")
-            continue
-        size = next(iter(backgrounds.values()), picture).shape
-        if picture.shape != size:
-            found, needed = (f"{s[1]} x {s[0]}" for s in (picture.shape, size))
-            problems.add("wrong_size", f"{path}: {found} px, the first background is {needed}")
-            continue
-        backgrounds[number] = picture
+    sizes = Counter(picture.shape for picture in backgrounds.values())
+    usual = max(sizes, key=lambda shape: (sizes[shape], shape), default=(0, 0))
+    for number in [n for n, picture in backgrounds.items() if picture.shape != usual]:
+        found, needed = (f"{s[1]} x {s[0]}" for s in (backgrounds.pop(number).shape, usual))
+        problems.add("wrong_size", f"{paths[number]}: {found} px, the other backgrounds are {needed}")
     if not backgrounds:
         because = f"; {problems.messages[-1]}" if problems.messages else ""
         raise UserError(f"{where}: no background picture (cal_image_000001.tif), frames cannot be rebuilt{because}")

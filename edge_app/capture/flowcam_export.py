@@ -5,7 +5,7 @@ never by number.
 """
 
 import re
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
@@ -13,6 +13,7 @@ from typing import Final
 import numpy as np
 import numpy.typing as npt
 
+from edge_app.capture.frame import LARGEST_NUMBER
 from edge_app.capture.particle_table import parse_number, read_table, read_text, to_column
 from edge_app.capture.problems import Problems
 from edge_app.errors import UserError
@@ -34,6 +35,7 @@ _CSV_NAMES: Final[Mapping[str, str]] = {
     "calibration_image": "cal_image",
     "calibration_factor": "cal_const",
     "particle_id": "id",
+    "capture_id": "id",
 }
 """What the spreadsheet's ``.csv`` export calls the same columns."""
 
@@ -58,8 +60,14 @@ class FlowCamTable:
         return column.astype(np.float64) if column is not None and column.dtype.kind in "if" else None
 
 
+_UNIT: Final = re.compile(
+    r"\s*[(\[]\s*(px|pixels?|s|sec|seconds?|°|deg|[^\s()\[\]]{0,2}m.{0,2}(/(px|pixels?))?)\s*[)\]]\s*$"
+)
+"""A unit behind a column's name, also one whose micro sign was lost; ``(ABD)`` and ``(Hu)`` belong to the name."""
+
+
 def _normalised(name: str) -> str:
-    bare = re.sub(r"[^a-z0-9]+", "_", name.casefold()).strip("_")
+    bare = re.sub(r"[^a-z0-9]+", "_", _UNIT.sub("", name.casefold())).strip("_")
     return _CSV_NAMES.get(bare, bare)
 
 
@@ -92,25 +100,49 @@ def read_particle_table(path: Path, problems: Problems) -> FlowCamTable:
         raise UserError(f"{path}: particle table cannot be read ({error.strerror})") from error
     is_list = path.suffix.lower() == ".lst"
     version, columns, bad = _read_list(path, text) if is_list else _read_sheet(path, text)
+    files = columns.get("collage_file")
+    if (
+        files is not None
+        and "image_x" not in columns
+        and "image_y" not in columns
+        and len(set(files.tolist())) == len(files)
+    ):
+        # A file for each particle: its picture is not part of a collage.
+        columns["image_x"] = columns["image_y"] = np.zeros(len(files), dtype=np.int64)
     missing = [name for name in NEEDED if name not in columns]
     if missing:
-        raise UserError(f"{path}: particle table lacks the column(s) {', '.join(missing)}")
+        raise UserError(f"{path}: particle table lacks the column(s) {', '.join(missing)}{_instead(path, missing)}")
     keep = np.ones(len(columns["src_image"]), dtype=bool)
     for name in NEEDED[:-1]:
         column = columns[name]
         if column.dtype.kind == "U":  # some field is no number: read one by one, the row that has it is left out
             column = np.array([parse_number(str(v)) for v in column], dtype=np.float64)
             columns[name] = column
-        keep &= np.isfinite(column.astype(np.float64))
+        values = column.astype(np.float64)
+        keep &= (np.abs(values) <= LARGEST_NUMBER) & (values == np.rint(values))
     for name in ("image_w", "image_h"):
         keep &= columns[name].astype(np.float64) > 0
     bad += int((~keep).sum())
+    if len(keep) and not keep.any():
+        raise UserError(
+            f"{path}: none of {len(keep)} rows has its place in whole pixels and the number of its frame "
+            f"({', '.join(NEEDED[:-1])})"
+        )
     if bad:
         problems.add("bad_row", f"{path}: {bad} rows are not complete and are left out", times=bad)
     columns = {name: column[keep] for name, column in columns.items()}
     for name in NEEDED[:-1]:
         columns[name] = columns[name].astype(np.int64)
     return FlowCamTable(path, version, columns)
+
+
+def _instead(path: Path, missing: list[str]) -> str:
+    """What to do where a table does not say in which picture a particle stands, as those of newer software."""
+    if not {"image_x", "image_y", "collage_file"} & set(missing):
+        return ""
+    if any(path.parent.glob("rawfile_*")):
+        return f"; read the raw frames beside it: dir:{path.parent}?names=rawfile_*"
+    return "; the run's list (.lst) has them"
 
 
 def _read_list(path: Path, text: str) -> tuple[str, dict[str, npt.NDArray[np.generic]], int]:
@@ -157,6 +189,11 @@ def find_backgrounds(directory: Path) -> dict[int, Path]:
     return found
 
 
+_ML_PER_UNIT: Final[Mapping[str, float]] = {
+    "ml": 1.0, "l": 1e3, "ul": 1e-3, "\u00b5l": 1e-3, "\u03bcl": 1e-3, "nl": 1e-6
+}  # fmt: skip
+
+
 @dataclass(frozen=True)
 class RunFacts:
     """What settings and summaries say, keys in lower case: ``ctx['fluid.pumpflowrate']``; empty where a file lacks."""
@@ -183,10 +220,11 @@ class RunFacts:
         settings: images x acceptable region x factor^2 x depth (x the instrument's velocity correction), which
         agrees with the summaries to their last digit.
         """
-        value = self.number("summary", "sample volume imaged ml", "fluid volume imaged ml", "volume imaged ml")
+        names = [f"{kind} volume imaged" for kind in ("sample", "fluid")] + ["volume imaged"]
+        value = self._volume_ml("summary", [f"{name}{unit}" for name in names for unit in (" ml", "")])
         if value:
             return value, "summary"
-        value = self.number("run_summary", "run.fluid volume imaged", "run.sample volume imaged", "run.volume imaged")
+        value = self._volume_ml("run_summary", [f"run.{name}" for name in names])
         if value:
             return value, "run summary"
         sides = ("left", "right", "top", "bottom")
@@ -201,16 +239,34 @@ class RunFacts:
             volume *= correction
         return volume, "settings"
 
+    def _count(self, where: str, key: str) -> float | None:
+        """A whole number: a comma or dot in it stands before thousands."""
+        facts: Mapping[str, str] = getattr(self, where)
+        value = parse_number(facts.get(key, ""), thousands_comma=True, thousands_dot=True)
+        return value if np.isfinite(value) else None
+
+    def _volume_ml(self, where: str, keys: Sequence[str]) -> float | None:
+        """First volume under these keys; mL unless another unit stands behind the number."""
+        facts: Mapping[str, str] = getattr(self, where)
+        for key in keys:
+            value = self.number(where, key)
+            if value is not None:
+                unit = re.search(r"[0-9]\s*([^\W0-9_]+)\s*$", facts[key])
+                return value * _ML_PER_UNIT.get(unit[1].casefold() if unit else "ml", 1.0)
+        return None
+
     @property
     def images_imaged(self) -> float | None:
         """Frames that the camera took in the run, with and without particles."""
-        return self.number("run_summary", "images.total") or self.number("ctx", "capturestats.rawimagetotal")
+        return self._count("run_summary", "images.total") or self._count("ctx", "capturestats.rawimagetotal")
 
     @property
     def um_per_px(self) -> float | None:
         """Scale."""
-        return self.number("ctx", "fluid.calibrationconstant") or self.number(
-            "run_summary", "environment.calibration factor"
+        return (
+            self.number("ctx", "fluid.calibrationconstant")
+            or self.number("run_summary", "environment.calibration factor")
+            or self.number("summary", "calibration factor")
         )
 
     @property
@@ -221,12 +277,20 @@ class RunFacts:
     @property
     def frame_rate_hz(self) -> float | None:
         """Rate as measured, else as set."""
-        return self.number("run_summary", "images.frame rate") or self.number("ctx", "camerabehavior.autoimagerate")
+        return (
+            self.number("run_summary", "images.frame rate")
+            or self.number("summary", "frame rate")
+            or self.number("ctx", "camerabehavior.autoimagerate")
+        )
 
     @property
     def flow_rate_ul_per_min(self) -> float | None:
         """Flow as set (the files say ml/min)."""
-        flow = self.number("ctx", "fluid.pumpflowrate") or self.number("run_summary", "run.flow rate")
+        flow = (
+            self.number("ctx", "fluid.pumpflowrate")
+            or self.number("run_summary", "run.flow rate")
+            or self.number("summary", "flow rate")
+        )
         return None if flow is None else flow * 1000.0
 
     @property
@@ -282,7 +346,7 @@ def _read_sections(path: Path | None, *, header: str, separator: str) -> dict[st
         if match:
             section = match[1].strip().casefold() + "."
             continue
-        parts = re.split(separator, line, maxsplit=1)
+        parts = re.split(separator, line.strip(), maxsplit=1)
         if len(parts) == 2 and parts[0].strip():
             values.setdefault(section + parts[0].strip().strip('"').casefold(), parts[1].strip().strip('"'))
     return values

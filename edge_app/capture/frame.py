@@ -6,7 +6,10 @@ from typing import Final
 import numpy as np
 import numpy.typing as npt
 
-__all__ = ["RATIO_ONE", "Companion", "Frame", "FrameTruth"]
+__all__ = ["LARGEST_NUMBER", "RATIO_ONE", "Companion", "Frame", "FrameTruth"]
+
+LARGEST_NUMBER: Final = 2**31 - 1
+"""Largest number of a frame: that of a column of the run record, too. A larger one is a date or a mistake."""
 
 RATIO_ONE: Final = 160
 """Code of "as bright as the background" in every uint8 ratio picture of the house: ratio = code / 160.

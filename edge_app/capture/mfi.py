@@ -4,9 +4,10 @@ The frames are analysed by us; the instrument's numbers travel beside them as th
 holds the table and a picture per particle instead of frames, the pictures can be classified (``open_mfi_crops``).
 """
 
+import os
 import re
-from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Final
 
@@ -16,9 +17,17 @@ from pydantic import BaseModel, ConfigDict, Field
 
 from edge_app.capture.crops import CropSource
 from edge_app.capture.directory import iterate_pictures, probe_pictures
-from edge_app.capture.frame import Companion, Frame
-from edge_app.capture.image_files import GreyScaling, ImageFileError, count_pictures, list_images, read_pictures
-from edge_app.capture.particle_table import TextTable, column_key, read_table, read_text
+from edge_app.capture.frame import LARGEST_NUMBER, Companion, Frame
+from edge_app.capture.image_files import (
+    GreyScaling,
+    ImageFileError,
+    count_pictures,
+    is_left_out,
+    list_images,
+    read_pictures,
+)
+from edge_app.capture.particle_table import TextTable, column_key, is_text, parse_number, read_table, read_text
+from edge_app.capture.picture_structure import KINDS
 from edge_app.capture.problems import Problems
 from edge_app.capture.source import SourceInfo
 from edge_app.capture.uri import SourceUri, parse_path_uri, validate_options
@@ -69,13 +78,17 @@ _TABLE_SUFFIXES: Final = frozenset({".csv", ".txt", ".tsv", ".tab", ".dat", ".xl
 """``.xls`` because the instrument's text export is often given that ending; a real workbook is not read."""
 
 
+DEFAULT_PATTERN: Final = r"([0-9]+)(?!.*[0-9])"
+"""The last number in a name."""
+
+
 class MfiOptions(BaseModel):
     """Options of ``mfi:``."""
 
     model_config = ConfigDict(extra="forbid", frozen=True)
 
     pattern: str = Field(
-        default=r"([0-9]+)(?!.*[0-9])",
+        default=DEFAULT_PATTERN,
         description="regular expression searched in the file's name without its ending; its first group is the number "
         "of the frame (or particle picture); default: the last number in the name",
     )
@@ -84,8 +97,8 @@ class MfiOptions(BaseModel):
         default=None, gt=0, le=100_000, description="frames per second; default: from the table's time stamps, else 10"
     )
     bits: int | None = Field(default=None, ge=8, le=16, description="bits in use in 16-bit files; default: found out")
-    um_per_px: float | None = Field(default=None, gt=0, description="scale of the instrument")
-    depth_um: float | None = Field(default=None, gt=0, description="inner depth of the flow cell")
+    um_per_px: float | None = Field(default=None, gt=0, le=100, description="scale of the instrument")
+    depth_um: float | None = Field(default=None, gt=0, le=100_000, description="inner depth of the flow cell")
 
 
 _RATE_IF_UNKNOWN_HZ: Final = 10.0
@@ -143,7 +156,7 @@ def read_mfi_table(path: Path, problems: Problems) -> MfiTable | None:
         If the file cannot be read.
     """
     try:
-        text = read_text(path)
+        text = read_text(path) if is_text(path) else ""
     except OSError as error:
         raise UserError(f"{path}: particle table cannot be read ({error.strerror})") from error
     table = read_table(text, is_header=_is_header)
@@ -158,17 +171,14 @@ def read_mfi_table(path: Path, problems: Problems) -> MfiTable | None:
     bad = table.ragged
     if "Frame #" in columns:
         frame = columns["Frame #"]
-        keep = np.isfinite(frame.astype(np.float64)) if frame.dtype.kind in "if" else _numeric(frame)
+        if frame.dtype.kind == "U":  # some field is no number: the row that has it is left out
+            frame = np.array([parse_number(text) for text in frame.tolist()], dtype=np.float64)
+        keep = np.abs(frame.astype(np.float64)) <= LARGEST_NUMBER
         bad += int((~keep).sum())
-        columns = {k: v[keep] for k, v in columns.items()}
-        columns["Frame #"] = columns["Frame #"].astype(np.float64).astype(np.int64)
+        columns = {k: v[keep] for k, v in columns.items()} | {"Frame #": frame[keep].astype(np.int64)}
     if bad:
         problems.add("bad_row", f"{path}: {bad} rows are not complete and are left out", times=bad)
     return MfiTable(path, columns)
-
-
-def _numeric(column: npt.NDArray[np.generic]) -> npt.NDArray[np.bool_]:
-    return np.char.isdigit(np.char.strip(column.astype(np.str_)))
 
 
 def _in_unit(table: TextTable, name: str, official: str) -> npt.NDArray[np.generic]:
@@ -194,7 +204,7 @@ class _Export:
     def number_of(self, path: Path) -> int | None:
         match = self.pattern.search(path.stem)
         text = match[1] if match else None
-        return int(text) if text and text.isdigit() else None
+        return int(text) if text and text.isdecimal() and int(text) <= LARGEST_NUMBER else None
 
 
 class MfiSource:
@@ -216,6 +226,7 @@ class MfiSource:
         self._log = export.problems
         self.problems, self.messages = self._log.counts, self._log.messages
         self._table, self._numbered, self._scaling, self._rate_hz = export.table, numbered, scaling, rate_hz
+        self.lost_at_end = 0
         self._closed = False
 
     @property
@@ -234,7 +245,9 @@ class MfiSource:
                 if expected is None:
                     expected = number
                 if image is None:
+                    self.lost_at_end = number + 1 - expected
                     continue
+                self.lost_at_end = 0
                 yield Frame(
                     image=image,
                     sequence=number,
@@ -267,8 +280,11 @@ def _read_export(uri: str) -> _Export:
         raise UserError(f"{where}: option pattern is {options.pattern!r}: no regular expression ({error})") from error
     if pattern.groups < 1:
         raise UserError(f"{where}: option pattern is {options.pattern!r}: needs a group in brackets for the number")
+    if where.path.is_file() and where.path.suffix.lower() in _TABLE_SUFFIXES and options.table is None:
+        options = options.model_copy(update={"table": where.path.name})
+        where = replace(where, path=where.path.parent)
     if not where.path.is_dir():
-        found = "is a file, not a directory" if where.path.exists() else "directory does not exist"
+        found = "is a file, neither a directory nor a table" if where.path.exists() else "directory does not exist"
         raise UserError(f"{where}: {found}")
     problems = Problems()
     try:
@@ -277,7 +293,7 @@ def _read_export(uri: str) -> _Export:
     except OSError as error:
         raise UserError(f"{where}: directory cannot be read ({error.strerror})") from error
     if not images:
-        raise UserError(f"{where}: no frame or particle picture in it (PNG, TIFF, PGM, BMP or JPEG files needed)")
+        raise UserError(f"{where}: no frame or particle picture in it ({KINDS} files needed)")
     return _Export(where, options, pattern, images, table, problems)
 
 
@@ -288,9 +304,22 @@ def _find_table(where: SourceUri, options: MfiOptions, problems: Problems) -> Mf
         if table is None:
             raise UserError(f"{path}: no header line with the instrument's columns ({', '.join(MFI_COLUMNS[:6])}, ...)")
         return table
+    best = _best_table(p for p in where.path.iterdir() if p.is_file())
+    if best is None:
+        below = (Path(folder, name) for folder, _, names in os.walk(where.path) for name in names)
+        best = _best_table(p for p in below if p.parent != where.path)
+    if best is None:
+        return None
+    problems.counts.update(best[0].counts)
+    problems.messages.extend(best[0].messages)
+    return best[1]
+
+
+def _best_table(paths: Iterable[Path]) -> tuple[Problems, MfiTable] | None:
+    """The table that holds the most of the instrument's columns, of those the longest."""
     best: tuple[int, Problems, MfiTable] | None = None
-    for path in sorted(where.path.iterdir()):
-        if path.suffix.lower() not in _TABLE_SUFFIXES or path.name[0] == "." or not path.is_file():
+    for path in sorted(paths):
+        if path.suffix.lower() not in _TABLE_SUFFIXES or is_left_out(path.name):
             continue
         found = Problems()
         table = read_mfi_table(path, found)
@@ -299,20 +328,21 @@ def _find_table(where: SourceUri, options: MfiOptions, problems: Problems) -> Mf
         known = len(set(table.columns) & set(MFI_COLUMNS))
         if best is None or (known, len(table)) > (best[0], len(best[2])):
             best = (known, found, table)
-    if best is None:
-        return None
-    problems.counts.update(best[1].counts)
-    problems.messages.extend(best[1].messages)
-    return best[2]
+    return best[1:] if best is not None else None
 
 
 def _holds_frames(export: _Export, size: tuple[int, int]) -> bool:
-    """Whether pictures of this size (width, height) are frames: every box of the table must fit into one."""
+    """Whether pictures of this size (width, height) are frames: half of the table's boxes at least fit into one.
+
+    Particles lie all over the frame, so pictures of particles hold hardly any of the boxes; a row that is wrong by
+    itself must not decide it.
+    """
     if export.table is None:
         return True
     reach = [export.table.numbers(name) for name in ("X Right", "Y Bottom")]
     for side, column in zip(size, reach, strict=True):
-        if column is not None and len(column) and side < np.nanmax(column):
+        known = column[np.isfinite(column)] if column is not None else np.empty(0)
+        if len(known) and side < np.median(known):
             return False
     if reach[0] is None and reach[1] is None:
         # No places in the table: frames of one camera are of one size, particle pictures are not.
@@ -344,6 +374,7 @@ def open_mfi(uri: str) -> MfiSource:
         )
     numbered = _number_frames(export)
     total = _count_rows_without_frame(export, numbered)
+    _count_rows_outside(export, (width, height))
     rate = export.options.rate_hz or (export.table.rate_hz() if export.table else None) or _RATE_IF_UNKNOWN_HZ
     info = SourceInfo(
         uri=export.where.opened_as(export.options, rate_hz=rate, bits=scaling.bits),
@@ -364,6 +395,9 @@ def open_mfi(uri: str) -> MfiSource:
 
 
 def _number_frames(export: _Export) -> list[tuple[int, Path]]:
+    stacks = _number_stacks(export)
+    if stacks is not None:
+        return stacks
     numbered: dict[int, Path] = {}
     for path in export.images:
         number = export.number_of(path)
@@ -373,17 +407,31 @@ def _number_frames(export: _Export) -> list[tuple[int, Path]]:
             export.problems.add("duplicate", f"{path}: frame number {number} is that of {numbered[number].name}")
         else:
             numbered[number] = path
-    if not numbered and len(export.images) == 1 and count_pictures(export.images[0]) > 1:
-        # One stack holds the run: page 1 is frame 1.
-        export.problems.counts.clear()
-        export.problems.messages.clear()
-        return [(1, export.images[0])]
     if not numbered:
         raise UserError(
             f"{export.where}: no picture has a frame number in its name (pattern {export.options.pattern}), "
             f"the first is {export.images[0].name}"
         )
     return sorted(numbered.items())
+
+
+def _number_stacks(export: _Export) -> list[tuple[int, Path]] | None:
+    """Number stacks that hold the run one after the other: page 1 of the first is frame 1.
+
+    None where the pictures are no stacks, or where their names tell the frame: by a pattern that is given, or by
+    numbers as far apart as the stacks are long.
+    """
+    pages = [count_pictures(path) for path in export.images]
+    if min(pages[:-1] or pages) < 2 or (len(pages) > 1 and export.options.pattern != DEFAULT_PATTERN):
+        return None
+    named = [export.number_of(path) for path in export.images]
+    if len(pages) > 1 and all(
+        here is not None and after is not None and after >= here + n
+        for here, after, n in zip(named[:-1], named[1:], pages[:-1], strict=True)
+    ):
+        return None
+    firsts = [1, *(1 + np.cumsum(pages)[:-1]).tolist()]
+    return list(zip(firsts, export.images, strict=True))
 
 
 def _count_rows_without_frame(export: _Export, numbered: list[tuple[int, Path]]) -> int:
@@ -400,6 +448,24 @@ def _count_rows_without_frame(export: _Export, numbered: list[tuple[int, Path]])
     return len(present)
 
 
+def _count_rows_outside(export: _Export, size: tuple[int, int]) -> None:
+    """Count rows whose box does not lie in the frame: the table is of another camera setting, or damaged."""
+    table = export.table
+    if table is None:
+        return
+    outside = np.zeros(len(table), dtype=bool)
+    for side, (low, high) in zip(size, (("X Left", "X Right"), ("Y Top", "Y Bottom")), strict=True):
+        first, last = table.numbers(low), table.numbers(high)
+        outside |= (first < 0) if first is not None else False
+        outside |= (last > side) if last is not None else False
+    if outside.any():
+        export.problems.add(
+            "outside",
+            f"{table.path}: {int(outside.sum())} rows have a box outside of the frame of {size[0]} x {size[1]} px",
+            times=int(outside.sum()),
+        )
+
+
 def open_mfi_crops(uri: str) -> CropSource:
     """Open the particle pictures of an MFI export, each with its row of the table.
 
@@ -411,15 +477,14 @@ def open_mfi_crops(uri: str) -> CropSource:
         If there is no picture, or the pictures are frames.
     """
     export = _read_export(uri)
-    scaling = GreyScaling(bits=export.options.bits)
-    size = probe_pictures(export.images, scaling)
+    size = probe_pictures(export.images, GreyScaling(bits=export.options.bits))
     if export.table is not None and _holds_frames(export, size):
         raise UserError(f"{export.where}: holds frames, not particle pictures; use `edge-app run {uri}`")
     return CropSource(
         export.where.path,
         export.images,
         uri=str(export.where),
-        scaling=scaling,
+        bits=export.options.bits,
         instrument=_rows_of_pictures(export),
         problems=export.problems,
     )

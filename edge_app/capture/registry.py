@@ -13,7 +13,7 @@ from edge_app.capture.directory import open_directory
 from edge_app.capture.flowcam import open_flowcam
 from edge_app.capture.frame import Frame
 from edge_app.capture.mfi import open_mfi, open_mfi_crops
-from edge_app.capture.source import FrameSource, SourceInfo
+from edge_app.capture.source import FrameSource, SourceInfo, lost_at_end
 from edge_app.capture.uri import split_scheme
 from edge_app.capture.video import open_video
 from edge_app.capture.watched_folder import open_watched_folder
@@ -64,6 +64,10 @@ class _FirstFrames:
         if volume is not None and total:
             volume *= share / total
         self.info: SourceInfo = replace(info, frames_total=share, volume_imaged_ml=volume)
+
+    @property
+    def lost_at_end(self) -> int:
+        return lost_at_end(self._source)
 
     def frames(self) -> Iterator[Frame]:
         return islice(self._source.frames(), self._count)

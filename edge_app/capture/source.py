@@ -10,7 +10,7 @@ import numpy.typing as npt
 
 from edge_app.capture.frame import Frame
 
-__all__ = ["FrameSource", "SourceInfo"]
+__all__ = ["FrameSource", "SourceInfo", "lost_at_end"]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -65,6 +65,9 @@ class FrameSource(Protocol):
 
     A file that cannot be read is skipped: ``problems`` counts it by reason (``unreadable``, ``truncated``,
     ``wrong_size``, ``empty``, ...) and ``messages`` holds one line for each of the first hundred.
+
+    Frames that were lost behind the last delivered one have no frame to stand on: a source that can lose some there has
+    an attribute ``lost_at_end``, see :func:`lost_at_end`.
     """
 
     info: SourceInfo
@@ -78,3 +81,8 @@ class FrameSource(Protocol):
     def close(self) -> None:
         """Release files and devices; safe to call twice and from another thread."""
         ...
+
+
+def lost_at_end(source: FrameSource) -> int:
+    """Frames that a source lost after the last one that it delivered; 0 where it cannot say."""
+    return int(getattr(source, "lost_at_end", 0))

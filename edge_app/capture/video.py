@@ -9,6 +9,7 @@ import numpy.typing as npt
 from pydantic import BaseModel, ConfigDict, Field
 
 from edge_app.capture.frame import Frame
+from edge_app.capture.image_files import IMAGE_SUFFIXES
 from edge_app.capture.problems import Problems
 from edge_app.capture.source import SourceInfo
 from edge_app.capture.uri import parse_path_uri, validate_options
@@ -97,6 +98,9 @@ def open_video(uri: str) -> VideoSource:
     if not where.path.is_file():
         found = "is not a file" if where.path.exists() else "file does not exist"
         raise UserError(f"{where}: {found}")
+    if where.path.suffix.lower() in IMAGE_SUFFIXES - {".gif"}:
+        # The decoder would take the first page of a stack for the whole video.
+        raise UserError(f"{where}: is a picture, no video; use dir:{where.path.parent}")
     if where.path.stat().st_size == 0:
         raise UserError(f"{where}: file of 0 bytes")
     # FFmpeg writes its own lines on a damaged file; ours says the same in one.

@@ -56,10 +56,11 @@ class WatchedFolderSource:
         self._done: dict[str, tuple[int, int, int]] = {}
         self._waiting: dict[str, _Seen] = {}
         self._folder_gone = False
+        self.lost_at_end = 0
 
     def frames(self) -> Iterator[Frame]:
         """Yield frames until ``close`` is called or nothing new came for ``idle_s``."""
-        sequence = lost = 0
+        sequence = 0
         last_news_s = time.monotonic()
         while not self._stop.is_set():
             self._look()
@@ -78,16 +79,16 @@ class WatchedFolderSource:
                     if self._stop.is_set():
                         return
                     if image is None:
-                        lost += 1
+                        self.lost_at_end += 1
                     else:
                         yield Frame(
                             image=image,
                             sequence=sequence,
                             time_s=sequence / self._options.rate_hz,
-                            lost_before=lost or None,
+                            lost_before=self.lost_at_end or None,
                             name=name,
                         )
-                        lost = 0
+                        self.lost_at_end = 0
                     sequence += 1
                     last_news_s = time.monotonic()
 

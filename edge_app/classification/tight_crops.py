@@ -13,7 +13,7 @@ import numpy.typing as npt
 from edge_app.capture.frame import RATIO_ONE
 from edge_app.classification.crops import CropGeometry, Crops, cut_crops
 
-__all__ = ["background_levels", "crops_of_pictures", "divide_by_level", "particle_box"]
+__all__ = ["background_levels", "crops_of_pictures", "dark_backgrounds", "divide_by_level", "particle_box"]
 
 U1 = npt.NDArray[np.uint8]
 
@@ -101,6 +101,29 @@ def background_levels(pictures: Sequence[U1], *, groups: Sequence[str] | None = 
     best = LEVELS[posterior.argmax(axis=1)]
     posterior[np.abs(LEVELS[None, :] - best[:, None]) > 3] = 0
     return np.asarray((posterior @ LEVELS) / posterior.sum(axis=1), dtype=np.float32)
+
+
+def dark_backgrounds(pictures: Sequence[U1], *, groups: Sequence[str]) -> dict[str, float]:
+    """Groups whose pictures are not bright-field ones: nothing can be divided by a background that is black.
+
+    Parameters
+    ----------
+    pictures
+        uint8 (h_i, w_i).
+    groups
+        Name of each picture's folder or run. One dark picture is none that is named: a bubble may fill its corners.
+
+    Returns
+    -------
+    dict
+        Name of the group, and the median grey level of its corners, where it is below the least level that
+        `background_levels` knows.
+    """
+    corners: dict[str, list[float]] = {}
+    for picture, group in zip(pictures, groups, strict=True):
+        corners.setdefault(group, []).append(float(np.median(_corner_pixels(picture))))
+    middle = {group: float(np.median(levels)) for group, levels in corners.items()}
+    return {group: level for group, level in middle.items() if level < LEVELS[0]}
 
 
 def particle_box(ratio: U1, *, margin_px: int) -> tuple[int, int, int, int]:

@@ -16,7 +16,7 @@ from edge_app.classification.backends import open_backend
 from edge_app.classification.bundle import Bundle
 from edge_app.classification.classifier import Classifier
 from edge_app.classification.rejection import Classification
-from edge_app.classification.tight_crops import crops_of_pictures
+from edge_app.classification.tight_crops import crops_of_pictures, dark_backgrounds
 from edge_app.config import load_settings
 from edge_app.errors import UserError
 from edge_app.recording.atomic_file import atomic_file
@@ -61,11 +61,19 @@ def classify(
     for warning in opened.warnings:
         click.echo(warning, err=True)
     classifier = Classifier(model, opened.backend)
+    folders = [str(PurePosixPath(file.path_below).parent) for file in files]
+    for folder, level in dark_backgrounds([file.image for file in files], groups=folders).items():
+        which = "its pictures" if folder == "." else f"the pictures in {folder}"
+        click.echo(
+            f"{source}: {which} have a dark background (grey level {level:.0f} of 255, at least 20 needed): the "
+            "network was taught bright-field pictures, their classes mean nothing",
+            err=True,
+        )
     crops = crops_of_pictures(
         [file.image for file in files],
         geometry=model.geometry,
         um_per_px=settings.flow_cell.um_per_px or model.geometry.um_per_px,
-        groups=[str(PurePosixPath(file.path_below).parent) for file in files],
+        groups=folders,
     )
     found = classifier.classify(crops)
     with atomic_file(csv_file) as out:

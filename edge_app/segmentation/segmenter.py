@@ -166,15 +166,16 @@ class Segmenter:
     def prime(self, images: Sequence[U8]) -> None:
         """Learn the background from the first frames, which are processed afterwards like any other.
 
-        Frames without light or of another size than the first good one are passed over; without any good one
+        Frames without light or of another size than most good ones are passed over; without any good one
         nothing happens, and the first good frame that is processed starts the background.
         """
         if self.background.ready:
             return
         quality = self.settings.quality
         good = [i for i in images if judge_light(look_at(i), background_level=None, settings=quality) is None]
-        good = [i for i in good if i.shape == good[0].shape]
         if good:
+            usual, _ = Counter(i.shape for i in good).most_common(1)[0]
+            good = [i for i in good if i.shape == usual]
             self.background.prime(good)
             self.shape = (good[0].shape[0], good[0].shape[1])
             self.window_objects = self._count_window_objects()

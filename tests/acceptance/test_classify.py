@@ -71,3 +71,16 @@ def test_source_that_cannot_be_opened(app, tmp_path: Path, source: str) -> None:
     done = app("classify", source, "--csv", tmp_path / "o.csv", code=2)
     assert len(done.stderr.strip().splitlines()) == 1
     assert not (tmp_path / "o.csv").exists()
+
+
+def test_dark_background_is_told_of(app, tmp_path: Path) -> None:
+    for folder, invert in (("field", False), ("dark", True)):
+        (tmp_path / "in" / folder).mkdir(parents=True)
+        for i in range(4):
+            picture = disc(20 + i, level=250, depth=180)
+            cv2.imwrite(str(tmp_path / "in" / folder / f"{i}.png"), 255 - picture if invert else picture)
+    done = app("classify", f"crops:{tmp_path / 'in'}", "--csv", tmp_path / "out.csv")
+    told = [line for line in done.stderr.splitlines() if "dark background" in line]
+    assert len(told) == 1
+    assert "the pictures in dark have a dark background (grey level 5 of 255" in told[0]
+    assert len(rows(tmp_path / "out.csv")) == 8

@@ -43,6 +43,19 @@ def folder_of(path: Path, images: list[np.ndarray]) -> Path:
     return path
 
 
+@pytest.fixture
+def flowcam_folder(tmp_path: Path) -> Path:
+    """An export of one frame with one particle."""
+    folder = tmp_path / "export"
+    folder.mkdir()
+    cv2.imwrite(str(folder / "cal_image_000001.tif"), np.full((120, 160), 190, np.uint8))
+    cv2.imwrite(str(folder / "run_000001.tif"), np.full((30, 30), 150, np.uint8))
+    names = ["id", "image_x", "image_y", "image_w", "image_h", "src_x", "src_y", "src_image", "cal_const"]
+    lines = ["017", f"num-fields|{len(names) + 1}", *(f"{n}|int32" for n in names), "collage_file|string"]
+    (folder / "run.lst").write_text("\n".join([*lines, "1|0|0|20|20|50|40|7|0.5544|run_000001.tif"]) + "\n")
+    return folder
+
+
 def scattered(n: int, frames: int, *, size: tuple[int, int] = (240, 320)) -> list[np.ndarray]:
     rng = np.random.default_rng(7)
     made = []
@@ -162,6 +175,28 @@ def test_broken_files_are_named_counted_and_the_run_goes_on(app, tmp_path: Path)
         assert name in done.stderr
     assert result["frames"] == 4
     assert sum(result["source_problems"].values()) == 3
+
+
+def test_every_picture_of_a_messy_folder_is_analysed_left_out_or_lost(app, tmp_path: Path) -> None:
+    source = folder_of(tmp_path / "f \u00fc #1", scattered(8, 6))
+    cv2.imwrite(str(source / "a_thumbnail.PNG"), np.full((50, 60), 200, np.uint8))
+    cv2.imwrite(str(source / "frame_0003.png"), np.zeros((1, 1), np.uint8))
+    (source / "frame_0005.png").unlink()
+    (source / "frame_0005.png").symlink_to("nowhere.png")
+    (source / "frame_0007.png").write_bytes(b"")  # the last one: no frame follows that could tell of it
+    for name in ("Thumbs.db", ".DS_Store", "desktop.ini", "._frame_0001.png"):
+        (source / name).write_bytes(b"x")
+    result = app.json("run", f"dir:{source}", "--out", tmp_path / "r", *QUIET)
+    assert (result["frames"], result["frames_rejected"], result["frames_lost"]) == (4, 2, 2)
+    assert result["source_problems"] == {"empty": 1, "unreadable": 1}
+    assert 28 <= result["particles"] + result["rejected"].get("border", 0) <= 32
+
+
+def test_frames_that_are_lost_without_exception_are_counted(app, flowcam_folder: Path, tmp_path: Path) -> None:
+    (flowcam_folder / "run_000001.tif").unlink()
+    result = app.json("run", f"flowcam:{flowcam_folder}", "--out", tmp_path / "r", *QUIET)
+    assert (result["frames"], result["frames_lost"]) == (0, 1)
+    assert result["source_problems"] == {"no_collage": 1}
 
 
 @pytest.mark.parametrize(

@@ -12,6 +12,7 @@ import numpy.typing as npt
 from edge_app.capture.flowcam import FlowCamSource, open_flowcam
 from edge_app.capture.flowcam_export import find_table
 from edge_app.capture.frame import RATIO_ONE
+from edge_app.capture.image_files import list_images
 from edge_app.capture.particle_table import parse_number
 from edge_app.classification.context import field_positions
 from edge_app.errors import UserError
@@ -22,7 +23,7 @@ __all__ = ["read_flowcam"]
 
 
 def _is_export(directory: Path) -> bool:
-    return directory.is_dir() and bool(find_table(directory)) and any(directory.glob("*.tif*"))
+    return directory.is_dir() and bool(find_table(directory)) and bool(list_images(directory))
 
 
 def _exports(paths: Sequence[Path]) -> list[Path]:
@@ -68,6 +69,13 @@ def _read_labels(path: Path, runs: Sequence[str]) -> dict[tuple[str, int], str]:
     return labels
 
 
+def _in_case_of(table: dict[tuple[str, int], str], runs: Sequence[str]) -> dict[tuple[str, int], str]:
+    """The labels by the folders' own names, where only upper and lower case differ and no two folders are meant."""
+    folded = Counter(run.casefold() for run in runs)
+    own = {run.casefold(): run for run in runs if folded[run.casefold()] == 1}
+    return {(own.get(run.casefold(), run), identity): label for (run, identity), label in table.items()}
+
+
 def read_flowcam(
     paths: Sequence[Path],
     *,
@@ -104,6 +112,7 @@ def read_flowcam(
     runs = [p.resolve().name for p in exports]
     table_path = labels if labels is not None else _find_labels(exports)
     table = _read_labels(table_path, runs)
+    table = _in_case_of(table, runs)
     present = {label for (run, _), label in table.items() if run in runs}
     if not present:
         known = ", ".join(sorted({run for run, _ in table}))
@@ -127,7 +136,12 @@ def read_flowcam(
         if scale is None:
             raise UserError(f"flowcam:{export}: the export does not say its scale; give --um-per-px")
         scales[run] = scale
-        for identity, ratio, position in _particles(source):
+        particles = _particles(source)
+        times = Counter(identity for identity, _, _ in particles)
+        for identity, ratio, position in particles:
+            if identity is None or times[identity] > 1:
+                notes["particles without a number of their own"] += 1
+                continue
             name = table.get((run, identity))
             if name is None or name not in wanted:
                 notes["particles without a label" if name is None else f"particles labelled {name}"] += 1
@@ -159,7 +173,7 @@ def read_flowcam(
     )
 
 
-def _particles(source: FlowCamSource) -> list[tuple[int, npt.NDArray[np.uint8], npt.NDArray[np.float32]]]:
+def _particles(source: FlowCamSource) -> list[tuple[int | None, npt.NDArray[np.uint8], npt.NDArray[np.float32]]]:
     """Number, ratio picture and place (1, 2) of each particle whose crop lies in its frame."""
     background = source.info.background
     assert background is not None  # a FlowCam export without one does not open
@@ -169,6 +183,11 @@ def _particles(source: FlowCamSource) -> list[tuple[int, npt.NDArray[np.uint8], 
         assert frame.companion is not None
         columns = frame.companion.columns
         identity = columns["id"] if "id" in columns else np.asarray(columns["row"]) + 1
+        if identity.dtype.kind not in "if":
+            raise UserError(
+                f"{source.table.path}: particle numbers (id) are text, the first is {identity[0]}; whole numbers are "
+                "needed to find the labels"
+            )
         boxes = zip(*(columns[k].tolist() for k in ("src_x", "src_y", "image_w", "image_h")), strict=True)
         for number, (x, y, width, height) in zip(identity.tolist(), boxes, strict=True):
             there = slice(max(y, 0), y + height), slice(max(x, 0), x + width)
@@ -177,5 +196,6 @@ def _particles(source: FlowCamSource) -> list[tuple[int, npt.NDArray[np.uint8], 
                 continue
             ratio = np.clip(np.rint(cut * scale[there]), 0, 255).astype(np.uint8)
             one = [np.array([v]) for v in (x, y, width, height)]
-            found.append((int(number), ratio, field_positions(*one, frame_shape=frame.image.shape)))
+            own = int(number) if np.isfinite(number) and number == int(number) else None
+            found.append((own, ratio, field_positions(*one, frame_shape=frame.image.shape)))
     return found

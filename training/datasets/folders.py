@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Final
 
@@ -14,10 +15,12 @@ from edge_app.capture.image_files import (
     GreyScaling,
     ImageFileError,
     Picture,
+    is_left_out,
     list_images,
     read_pictures,
 )
-from edge_app.classification.tight_crops import background_levels
+from edge_app.capture.picture_structure import KINDS
+from edge_app.classification.tight_crops import background_levels, dark_backgrounds
 from edge_app.errors import UserError
 from training.datasets.groups import GroupRule
 from training.datasets.pictures import LabelledPictures
@@ -26,6 +29,8 @@ __all__ = ["MAX_SIDE_PX", "LabelledPictures", "read_folders"]
 
 #: A whole frame in a class folder is a mistake; the largest particles of a flow cell are a few hundred pixels long.
 MAX_SIDE_PX: Final = 1000
+#: A folder that leaves as many bits unused has another depth than the set: at most a grey level of 16 would be left.
+_UNUSED_BITS: Final = 4
 
 
 def read_folders(
@@ -64,7 +69,7 @@ def read_folders(
         found = "is a file" if directory.exists() else "no such folder"
         raise UserError(f"{directory}: {found}; needed is a folder with one folder per class")
     try:
-        classes = tuple(sorted(p.name for p in directory.iterdir() if p.is_dir() and not p.name.startswith(".")))
+        classes = tuple(sorted(p.name for p in directory.iterdir() if p.is_dir() and not is_left_out(p.name)))
     except OSError as error:
         raise UserError(f"{directory}: cannot be read ({error.strerror})") from None
     if len(classes) < 2:
@@ -78,9 +83,12 @@ def read_folders(
     label: list[int] = []
     problems: list[str] = []
     for c, name in enumerate(classes):
-        paths = list_images(directory / name, recursive=True)
+        try:
+            paths = list_images(directory / name, recursive=True)
+        except OSError as error:
+            raise UserError(f"{error.filename or directory / name}: cannot be read ({error.strerror})") from None
         if not paths:
-            raise UserError(f"{directory / name}: no picture in this class folder (PNG, TIFF, PGM, BMP or JPEG)")
+            raise UserError(f"{directory / name}: no picture in this class folder ({KINDS})")
         for path in paths:
             pages, problem = _read(path)
             if problem is not None:
@@ -96,6 +104,7 @@ def read_folders(
         raise UserError(problems[0] + more)
     scaling = GreyScaling(bits=bits)
     scaling.decide(raw)
+    _refuse_mixed_depths(directory, files, raw, scaling)
     pictures = []
     for file, picture in zip(files, raw, strict=True):
         try:
@@ -103,6 +112,11 @@ def read_folders(
         except ImageFileError as error:
             raise UserError(f"{directory / file}: {error.text}") from None
     found_groups = rule.groups_of(files)
+    for group, level in dark_backgrounds(pictures, groups=found_groups.group.tolist()).items():
+        raise UserError(
+            f"{directory}: the pictures of group {group} have a dark background (grey level {level:.0f} of 255), "
+            "bright-field pictures are needed (20 or more)"
+        )
     notes["entries of the groups file without a picture"] += found_groups.without_picture
     notes["repeated entries of the groups file"] += found_groups.repeated
     # A class has its own halo: levels are pooled by group only, so that brightness cannot tell the class.
@@ -116,6 +130,27 @@ def read_folders(
         um_per_px=um_per_px,
         notes={reason: count for reason, count in notes.items() if count},
     )
+
+
+def _refuse_mixed_depths(
+    directory: Path, files: Sequence[str], pictures: Sequence[Picture], scaling: GreyScaling
+) -> None:
+    """Refuse a folder whose 16-bit pictures leave the upper bits of the set's depth unused: they would turn black.
+
+    The depth is one for the whole set, as it must not tell the class, so a set cannot hold two.
+    """
+    brightest: dict[str, int] = {}
+    for file, picture in zip(files, pictures, strict=True):
+        if picture.dtype == np.uint16:
+            folder = file.rpartition("/")[0]
+            brightest[folder] = max(brightest.get(folder, 0), int(picture.max()))
+    bits = scaling.bits or 8
+    for folder, value in brightest.items():
+        if value < 1 << (bits - _UNUSED_BITS):
+            raise UserError(
+                f"{directory / folder}: brightest pixel is {value}, other pictures of the set use {bits} bits; "
+                "a set has one bit depth, convert one of the two"
+            )
 
 
 def _read(path: Path) -> tuple[list[Picture], str | None]:
@@ -137,7 +172,7 @@ def _read(path: Path) -> tuple[list[Picture], str | None]:
 def _count_others(directory: Path, classes: tuple[str, ...], notes: Counter[str]) -> None:
     for path in directory.rglob("*"):
         below = path.relative_to(directory)
-        if any(part.startswith(".") for part in below.parts) or not path.is_file():
+        if any(is_left_out(part) for part in below.parts) or not path.is_file():
             continue
         if path.suffix.lower() not in IMAGE_SUFFIXES:
             notes["files that are no pictures"] += len(below.parts) > 1

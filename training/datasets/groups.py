@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+import unicodedata
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -45,7 +46,9 @@ class Groups:
 
 def _entry_parts(text: str) -> tuple[str, ...]:
     """Path of an entry in lower case: Windows or POSIX, absolute or not, without ``.``."""
-    return tuple(p for p in re.split(r"[\\/]+", text.strip().casefold()) if p and p != ".")
+    # Some systems store an umlaut as a letter and its dots: a table from elsewhere must find it all the same.
+    plain = unicodedata.normalize("NFC", text.strip()).casefold()
+    return tuple(p for p in re.split(r"[\\/]+", plain) if p and p != ".")
 
 
 class _PictureIndex:

@@ -71,3 +71,25 @@ def test_real_crops_of_protein_and_oil(real_data: Path) -> None:
     assert crops[0].path_below == "mAb7_SO/001.png"
     assert crops[0].image.shape == (34, 34)
     assert not source.problems
+
+
+def test_each_folder_has_its_own_depth(tmp_path: Path) -> None:
+    for name, level in (("ten", 800), ("twelve", 3200), ("sixteen", 51200)):
+        (tmp_path / name).mkdir()
+        for i in range(3):
+            cv2.imwrite(str(tmp_path / name / f"{i}.tif"), np.full((8, 8), level, np.uint16))
+    crops = list(iterate_crops(tmp_path))
+    assert [int(c.image[0, 0]) for c in crops] == [200] * 9
+
+
+def test_a_picture_of_fewer_bits_does_not_turn_black(tmp_path: Path) -> None:
+    for i, level in enumerate((60000, 900, 8200)):
+        cv2.imwrite(str(tmp_path / f"{i}.tif"), np.full((8, 8), level, np.uint16))
+    assert [int(c.image[0, 0]) for c in iterate_crops(tmp_path)] == [234, 225, 32]
+
+
+def test_linked_folders_are_read(folder: Path, tmp_path_factory: pytest.TempPathFactory) -> None:
+    other = tmp_path_factory.mktemp("other")
+    cv2.imwrite(str(other / "c.png"), np.full((9, 9), 77, np.uint8))
+    (folder / "link").symlink_to(other)
+    assert "link/c.png" in [c.path_below for c in iterate_crops(folder)]

@@ -7,7 +7,7 @@ import pytest
 import tifffile
 
 from edge_app.capture.directory import open_directory
-from edge_app.capture.source import FrameSource
+from edge_app.capture.source import FrameSource, lost_at_end
 from edge_app.errors import UserError
 
 
@@ -131,3 +131,54 @@ def test_reference_discs_have_their_area(real_data: Path, nominal: int) -> None:
         areas.append(cv2.connectedComponentsWithStats((frame.image == 0).astype(np.uint8))[2][1:, cv2.CC_STAT_AREA])
     # The median passes over discs that touch each other or the border.
     assert 2 * np.sqrt(np.median(np.concatenate(areas)) / np.pi) == pytest.approx(nominal, abs=0.15)
+
+
+@pytest.mark.parametrize("first", ["a_thumbnail.png", "zz.png"])
+def test_one_picture_of_another_size_does_not_decide_the_frame_size(
+    bare_pictures: Callable[..., Path], first: str
+) -> None:
+    folder = bare_pictures(6)
+    cv2.imwrite(str(folder / first), np.zeros((7, 9), np.uint8))
+    info = open_directory(f"dir:{folder}").info
+    assert (info.width_px, info.height_px) == (32, 24)
+
+
+def test_files_lost_after_the_last_frame_are_known(bare_pictures: Callable[..., Path]) -> None:
+    folder = bare_pictures(4)
+    for name in ("frame_0.png", "frame_2.png", "frame_3.png"):
+        (folder / name).write_bytes(b"")
+    source = open_directory(f"dir:{folder}")
+    assert [f.lost_before for f in source.frames()] == [1]
+    assert lost_at_end(source) == 2
+
+
+def test_link_to_nowhere_is_a_lost_frame(bare_pictures: Callable[..., Path]) -> None:
+    folder = bare_pictures(2)
+    (folder / "frame_0b.png").symlink_to("nowhere.png")
+    source = open_directory(f"dir:{folder}")
+    assert [f.lost_before for f in source.frames()] == [None, 1]
+    assert dict(source.problems) == {"unreadable": 1}
+
+
+def test_only_files_of_a_name(bare_pictures: Callable[..., Path]) -> None:
+    folder = bare_pictures(3)
+    cv2.imwrite(str(folder / "background.png"), np.zeros((24, 32), np.uint8))
+    assert len(list(open_directory(f"dir:{folder}?names=FRAME_*").frames())) == 3
+    with pytest.raises(UserError, match="names is 'x'"):
+        open_directory(f"dir:{folder}?names=x")
+
+
+def test_a_folder_of_folders_is_told_of(bare_pictures: Callable[..., Path], tmp_path: Path) -> None:
+    bare_pictures(3, name="outer")
+    (tmp_path / "outer").rename(tmp_path / "inner")
+    (tmp_path / "outer").mkdir()
+    (tmp_path / "inner").rename(tmp_path / "outer" / "inner")
+    with pytest.raises(UserError, match=r"no picture in it .*; 3 below it, the first in inner"):
+        open_directory(f"dir:{tmp_path / 'outer'}")
+
+
+def test_bits_that_fit_no_picture_are_refused(tmp_path: Path) -> None:
+    for i in range(3):
+        cv2.imwrite(str(tmp_path / f"{i}.png"), np.full((8, 8), 800 + i, np.uint16))
+    with pytest.raises(UserError, match=r"option bits is 8, but every picture looked at is brighter .*800"):
+        open_directory(f"dir:{tmp_path}?bits=8")

@@ -5,7 +5,7 @@ import numpy as np
 import pytest
 
 from edge_app.capture.flowcam import open_flowcam
-from edge_app.capture.source import FrameSource
+from edge_app.capture.source import FrameSource, lost_at_end
 from edge_app.errors import UserError
 
 Export = Callable[..., Any]
@@ -228,3 +228,204 @@ def test_what_cannot_be_opened(flowcam_export: Export, tmp_path: Any) -> None:
         with pytest.raises(UserError, match=says) as caught:
             open_flowcam(f"flowcam:{tmp_path / name}")
         assert "\n" not in str(caught.value)
+
+
+SHEET = {
+    "id": "Particle ID",
+    "image_x": "Image X",
+    "image_y": "Image Y",
+    "image_w": "Image Width",
+    "image_h": "Image Height",
+    "src_x": "Capture X",
+    "src_y": "Capture Y",
+    "src_image": "Source Image",
+    "cal_image": "Calibration Image",
+    "cal_const": "Calibration Factor",
+    "elapsed_time": "Elapsed Time",
+    "collage_file": "Image File",
+}
+IN_PIXELS = ("image_x", "image_y", "image_w", "image_h", "src_x", "src_y")
+
+
+def write_sheet(truth: Any, names: dict[str, str], *, encoding: str = "utf-8", floats: bool = False) -> None:
+    def text(value: Any) -> str:
+        return f"{value:.4f}" if floats and isinstance(value, int) else str(value)
+
+    truth.list_file.unlink(missing_ok=True)
+    lines = [",".join(names.values())] + [",".join(text(row[n]) for n in names) for row in truth.rows]
+    (truth.folder / "run.csv").write_text("\r\n".join(lines), encoding=encoding)
+
+
+@pytest.mark.parametrize("encoding", ["utf-8-sig", "cp1252"])
+def test_sheet_with_units_and_decimals(flowcam_export: Export, encoding: str) -> None:
+    truth = flowcam_export()
+    units = dict.fromkeys(IN_PIXELS, " (px)") | {"elapsed_time": " (s)", "cal_const": " (\u00b5m/px)"}
+    names = {key: name + units.get(key, "") for key, name in SHEET.items()} | {"id": "Capture ID"}
+    write_sheet(truth, names, encoding=encoding, floats=True)
+    assert_rebuilt(truth)
+    assert open_flowcam(f"flowcam:{truth.folder}").info.um_per_px == pytest.approx(0.5544)
+
+
+def test_a_file_for_each_particle_in_place_of_collages(flowcam_export: Export, rewrite_list: Export) -> None:
+    import cv2
+
+    truth = flowcam_export()
+    (truth.folder / "images").mkdir()
+    for row in truth.rows:
+        sheet = cv2.imread(str(truth.folder / row["collage_file"]))
+        box = np.s_[row["image_y"] : row["image_y"] + row["image_h"], row["image_x"] : row["image_x"] + row["image_w"]]
+        row["collage_file"] = f"run_{row['id']}.png"
+        cv2.imwrite(str(truth.folder / "images" / row["collage_file"]), sheet[box])
+    for path in truth.folder.glob("run_0*.tif"):
+        path.unlink()
+    truth.names = [n for n in truth.names if n not in ("image_x", "image_y")]
+    rewrite_list(truth)
+    assert_rebuilt(truth)
+    # A second file of that name below the export: nothing says which one is meant.
+    (truth.folder / "other").mkdir()
+    (truth.folder / "other" / "run_1.png").touch()
+    source = open_flowcam(f"flowcam:{truth.folder}")
+    assert [f.sequence for f in source.frames()] == [32, 35]
+    assert (source.problems["no_collage"], lost_at_end(source)) == (1, 1)
+
+
+def test_table_without_places_names_the_way_out(flowcam_export: Export) -> None:
+    truth = flowcam_export()
+    names = {key: name for key, name in SHEET.items() if key not in ("image_x", "image_y", "collage_file")}
+    write_sheet(truth, names)
+    with pytest.raises(UserError, match=r"lacks the column.* image_x, image_y, collage_file; .*\.lst"):
+        open_flowcam(f"flowcam:{truth.folder}")
+    (truth.folder / "rawfile_000001.tif").touch()
+    with pytest.raises(UserError, match=r"dir:.*\?names=rawfile_\*"):
+        open_flowcam(f"flowcam:{truth.folder}")
+
+
+@pytest.mark.parametrize("value", ["", "none"])
+def test_row_that_names_no_background_takes_the_first(flowcam_export: Export, rewrite_list: Export, value: str) -> None:
+    truth = flowcam_export()
+    truth.rows[1]["cal_image"] = value
+    rewrite_list(truth)
+    source = open_flowcam(f"flowcam:{truth.folder}")
+    for frame in source.frames():
+        np.testing.assert_array_equal(frame.image, truth.frames[frame.sequence])
+    assert set(source.problems) == {"no_background"}
+
+
+def test_place_that_is_no_whole_pixel_is_a_bad_row(flowcam_export: Export, rewrite_list: Export) -> None:
+    """1.024 may be a thousand and twenty-four."""
+    truth = flowcam_export()
+    truth.rows[1]["src_x"] = 1.024
+    rewrite_list(truth)
+    source = open_flowcam(f"flowcam:{truth.folder}")
+    assert [f.sequence for f in source.frames()] == [35, 41]
+    assert dict(source.problems) == {"bad_row": 1}
+
+
+def test_sixteen_bit_export_has_one_depth(flowcam_export: Export) -> None:
+    """A collage without a bright pixel must not be read with fewer bits than the others."""
+    import cv2
+
+    truth = flowcam_export()
+    for path in [*truth.folder.glob("run_00000?.tif"), truth.folder / "cal_image_000001.tif"]:
+        picture = cv2.imread(str(path), cv2.IMREAD_UNCHANGED).astype(np.uint16)
+        cv2.imwrite(str(path), picture * 4 if path.name != "run_000002.tif" else np.minimum(picture, 60) * 4)
+    source = open_flowcam(f"flowcam:{truth.folder}?grey_offset=2.3333")
+    for frame in source.frames():
+        if frame.sequence != 41:  # those are of the darkened collage
+            assert frame.image[:, :4].tolist() == truth.background[:, :4].tolist()
+        if frame.sequence == 35:
+            assert int(frame.image[100, 20]) <= 60
+    assert not source.problems
+
+
+def test_backgrounds_of_two_sizes(flowcam_export: Export) -> None:
+    import cv2
+
+    truth = flowcam_export()
+    cv2.imwrite(str(truth.folder / "cal_image_000000.tif"), np.full((9, 9), 150, np.uint8))
+    source = open_flowcam(f"flowcam:{truth.folder}")
+    assert (source.info.width_px, source.info.height_px) == (160, 120)
+    assert dict(source.problems) == {"wrong_size": 1}
+    cv2.imwrite(str(truth.folder / "cal_image_000001.tif"), np.full((9, 9), 150, np.uint8))
+    with pytest.raises(UserError, match="5 of 5 particles lie outside of the background picture of 9 x 9 px"):
+        open_flowcam(f"flowcam:{truth.folder}")
+
+
+@pytest.mark.parametrize(
+    ("file", "text"),
+    [
+        (
+            "run_summary.csv",
+            "Name: run\n\tFluid Volume Imaged,0.0290 ml\n\tFrame Rate,16.98 fps\n\tFlow Rate,0.150 ml/min\n",
+        ),
+        (
+            "run_run_summary.txt",
+            "Run:\n\tFlow Rate:  0.150 ml/min\n\tFluid Volume Imaged: 29,0 \u00b5l\nImages:\n\tFrame Rate: 16.98\n",
+        ),
+    ],
+)
+def test_summaries_of_other_versions(flowcam_export: Export, file: str, text: str) -> None:
+    truth = flowcam_export(summaries=False)
+    (truth.folder / "run.ctx").unlink()
+    (truth.folder / file).write_text(text, encoding="cp1252")
+    info = open_flowcam(f"flowcam:{truth.folder}").info
+    assert info.volume_imaged_ml == pytest.approx(0.029)
+    assert info.frame_rate_hz == pytest.approx(16.98)
+    assert info.flow_rate_ul_per_min == pytest.approx(150)
+
+
+def test_folder_of_exports_names_them(flowcam_export: Export, tmp_path: Any) -> None:
+    flowcam_export(name="run a")
+    flowcam_export(name="run b")
+    (tmp_path / "labels.csv").write_text("run,id,label\n")
+    with pytest.raises(UserError, match="holds several exports, name one of them: run a, run b"):
+        open_flowcam(f"flowcam:{tmp_path}")
+
+
+def test_frames_lost_at_the_end_are_known(flowcam_export: Export) -> None:
+    truth = flowcam_export()
+    (truth.folder / "run_000001.tif").unlink()  # rows 1, 3 and 5: frames 41 and 35
+    source = open_flowcam(f"flowcam:{truth.folder}")
+    assert [f.sequence for f in source.frames()] == [32]
+    assert lost_at_end(source) == 2
+
+
+@pytest.mark.parametrize("total", ["1,620", "1.620", "1620"])
+def test_number_of_images_may_have_a_sign_before_thousands(flowcam_export: Export, total: str) -> None:
+    truth = flowcam_export(summaries=False)
+    ctx = truth.folder / "run.ctx"
+    ctx.write_text(ctx.read_text().replace("RawImageTotal=12", f"RawImageTotal={total}"))
+    info = open_flowcam(f"flowcam:{truth.folder}").info
+    assert info.details["images_imaged"] == 1620
+    assert info.volume_imaged_ml == pytest.approx(1620 * 158 * 118 * 0.5544**2 * 100e-12 * 0.5)
+
+
+def test_names_are_found_however_their_umlauts_are_stored(flowcam_export: Export, rewrite_list: Export) -> None:
+    import unicodedata
+
+    truth = flowcam_export()
+    for row in truth.rows:
+        row["collage_file"] = row["collage_file"].replace("run", "l\u00e4uf")
+    rewrite_list(truth)
+    for path in truth.folder.glob("run_00000?.tif"):
+        path.rename(path.with_name(unicodedata.normalize("NFD", path.name.replace("run", "l\u00e4uf"))))
+    assert_rebuilt(truth)
+
+
+@pytest.mark.parametrize("value", [10**15, "1e300", "inf"])
+def test_frame_number_beyond_all_measure_is_a_bad_row(flowcam_export: Export, rewrite_list: Export, value: Any) -> None:
+    truth = flowcam_export()
+    truth.rows[1]["src_image"] = value
+    rewrite_list(truth)
+    source = open_flowcam(f"flowcam:{truth.folder}")
+    assert [f.sequence for f in source.frames()] == [35, 41]
+    assert dict(source.problems) == {"bad_row": 1}
+
+
+def test_table_without_a_row_that_can_be_used_is_refused(flowcam_export: Export, rewrite_list: Export) -> None:
+    truth = flowcam_export()
+    for row in truth.rows:
+        row["image_w"] = 0
+    rewrite_list(truth)
+    with pytest.raises(UserError, match="none of 5 rows has its place in whole pixels"):
+        open_flowcam(f"flowcam:{truth.folder}")

@@ -242,3 +242,75 @@ def test_any_damage_gives_a_picture_or_a_reason(tmp_path: Path, suffix: str) -> 
             reasons.add(error.reason)
     assert reasons <= {"unreadable", "truncated"}
     assert reasons
+
+
+@pytest.mark.parametrize("suffix", [".webp", ".jp2", ".gif"])
+@pytest.mark.parametrize("share", [0.5, 0.97, 1.0])
+def test_other_kinds_that_the_decoder_knows(tmp_path: Path, suffix: str, share: float, silent: None) -> None:
+    image = pytest.importorskip("PIL.Image")
+    whole, cut = tmp_path / f"a{suffix}", tmp_path / f"b{suffix}"
+    image.fromarray(BYTE).save(whole, **({"lossless": True} if suffix == ".webp" else {}))
+    cut.write_bytes(whole.read_bytes()[: int(whole.stat().st_size * share)])
+    assert list_images(tmp_path) == [whole, cut]
+    if share < 1:
+        with pytest.raises(ImageFileError) as caught:
+            only(cut)
+        assert caught.value.reason == "truncated"
+    else:
+        assert np.abs(only(cut).astype(int) - BYTE).max() <= 2
+
+
+def test_animation_is_not_read_as_its_first_picture(tmp_path: Path, silent: None) -> None:
+    image = pytest.importorskip("PIL.Image")
+    pictures = [image.fromarray(np.roll(BYTE, i, axis=1)) for i in range(3)]
+    pictures[0].save(tmp_path / "a.gif", save_all=True, append_images=pictures[1:])
+    with pytest.raises(ImageFileError, match="3 pictures"):
+        only(tmp_path / "a.gif")
+
+
+@pytest.mark.parametrize("kind", [np.uint8, np.uint16])
+def test_tiff_that_stores_light_as_zero(tmp_path: Path, kind: type) -> None:
+    picture = BYTE.astype(kind) * (257 if kind is np.uint16 else 1)
+    tifffile.imwrite(tmp_path / "a.tif", np.iinfo(kind).max - picture, photometric="miniswhite")
+    np.testing.assert_array_equal(only(tmp_path / "a.tif"), picture)
+
+
+def test_signed_pixels_are_read_where_none_is_negative(tmp_path: Path) -> None:
+    tifffile.imwrite(tmp_path / "a.tif", (WORD // 2).astype(np.int16))
+    np.testing.assert_array_equal(only(tmp_path / "a.tif"), WORD // 2)
+    tifffile.imwrite(tmp_path / "a.tif", WORD.astype(np.int16) - 5)
+    with pytest.raises(ImageFileError, match="int16"):
+        only(tmp_path / "a.tif")
+
+
+@pytest.mark.parametrize("dtype", [np.uint8, np.uint16])
+def test_stack_of_imagej_with_one_directory_is_read_to_its_end(tmp_path: Path, dtype: type) -> None:
+    """ImageJ writes stacks beyond 4 GB so."""
+    stack = np.stack([np.roll(BYTE, i).astype(dtype) for i in range(5)])
+    tifffile.imwrite(tmp_path / "a.tif", stack, imagej=True, truncate=True)
+    assert count_pictures(tmp_path / "a.tif") == 5
+    np.testing.assert_array_equal(np.stack(list(read_pictures(tmp_path / "a.tif"))), stack)
+    data = (tmp_path / "a.tif").read_bytes()
+    (tmp_path / "cut.tif").write_bytes(data[: len(data) - 2 * stack[0].nbytes])
+    pages = read_pictures(tmp_path / "cut.tif")
+    assert len([next(pages) for _ in range(3)]) == 3
+    with pytest.raises(ImageFileError, match="after 3 whole pages"):
+        next(pages)
+
+
+def test_ascii_picture_needs_no_blank_at_its_end(tmp_path: Path, silent: None) -> None:
+    (tmp_path / "a.pgm").write_text("P2\n3 2\n255\n1 2 3\n4 5 6")
+    np.testing.assert_array_equal(only(tmp_path / "a.pgm"), [[1, 2, 3], [4, 5, 6]])
+
+
+def test_links_are_followed_and_one_that_leads_nowhere_is_listed(tmp_path: Path) -> None:
+    data, other = tmp_path / "data", tmp_path / "other"
+    for folder in (data / "__MACOSX", other):
+        folder.mkdir(parents=True)
+    for path in (other / "a.png", data / "__MACOSX" / "b.png", data / "._c.png", data / "Thumbs.db"):
+        path.touch()
+    (data / "link").symlink_to(other)
+    (data / "again").symlink_to(data)
+    (data / "gone.png").symlink_to("nowhere.png")
+    assert [p.relative_to(data).as_posix() for p in list_images(data, recursive=True)] == ["gone.png", "link/a.png"]
+    assert [p.name for p in list_images(data)] == ["gone.png"]

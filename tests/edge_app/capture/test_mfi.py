@@ -8,7 +8,7 @@ import tifffile
 
 from edge_app.capture.mfi import MFI_COLUMNS, open_mfi, open_mfi_crops
 from edge_app.capture.registry import open_crops, open_source
-from edge_app.capture.source import FrameSource
+from edge_app.capture.source import FrameSource, lost_at_end
 from edge_app.errors import UserError
 
 FRAMES = (3, 4, 7)
@@ -238,3 +238,84 @@ def test_what_cannot_be_opened(tmp_path: Path, mfi_export: Export) -> None:
         with pytest.raises(UserError, match=says) as caught:
             open_mfi(f"mfi:{tmp_path / name}")
         assert "\n" not in str(caught.value)
+
+
+def test_a_row_that_is_wrong_by_itself_does_not_make_the_frames_particle_pictures(mfi_export: Export) -> None:
+    folder = mfi_export()
+    table = folder / "particles.csv"
+    lines = table.read_text().splitlines()
+    lines[2] = lines[2].replace(",62,", ",9999,")
+    table.write_text("\n".join(lines))
+    source = open_mfi(f"mfi:{folder}")
+    assert len(list(source.frames())) == 3
+    assert dict(source.problems) == {"no_frame": 1, "outside": 1}
+
+
+@pytest.mark.parametrize("names", [["run7"], ["run7_part1", "run7_part2"], ["stack_1", "stack_4"]])
+def test_the_number_of_a_stack_is_not_that_of_a_frame(mfi_export: Export, names: list[str]) -> None:
+    folder = mfi_export()
+    for path in folder.glob("*.tif"):
+        path.unlink()
+    parts = np.array_split(np.stack([np.full((48, 64), 800 + n, np.uint16) for n in range(1, 7)]), len(names))
+    for name, part in zip(names, parts, strict=True):
+        tifffile.imwrite(folder / f"{name}.tif", part, photometric="minisblack")
+    frames = list(open_mfi(f"mfi:{folder}").frames())
+    assert [f.sequence for f in frames] == [1, 2, 3, 4, 5, 6]
+    assert [len(f.companion.columns["#"]) for f in frames if f.companion] == [0, 0, 2, 1, 0, 0]
+
+
+def test_frame_numbers_that_are_none_are_counted(mfi_export: Export) -> None:
+    folder = mfi_export()
+    table = folder / "particles.csv"
+    lines = table.read_text().splitlines()
+    lines[1:3] = [lines[1].replace("1,3,", "1,n/a,", 1), lines[2].replace("2,3,", "2,²,", 1)]
+    table.write_text("\n".join(lines))
+    source = open_mfi(f"mfi:{folder}")
+    assert [len(f.companion.columns["#"]) for f in source.frames() if f.companion] == [0, 1, 0]
+    assert source.problems["bad_row"] == 2
+
+
+def test_files_that_are_no_tables_are_passed_over(mfi_export: Export) -> None:
+    folder = mfi_export()
+    (folder / "frames.dat").write_bytes(bytes(200_000))
+    (folder / "book.xls").write_bytes(b"\xd0\xcf\x11\xe0" + bytes(5000))
+    (folder / "notes.txt").write_text('"' + "a, " * 100_000)
+    assert_read(f"mfi:{folder}")
+
+
+def test_a_quote_that_is_never_closed_costs_its_own_line(mfi_export: Export) -> None:
+    folder = mfi_export()
+    with (folder / "particles.csv").open("a") as file:
+        file.write('"5,3\n' + "1," * 90_000)
+    source = open_mfi(f"mfi:{folder}")
+    assert [len(f.companion.columns["#"]) for f in source.frames() if f.companion] == [2, 1, 0]
+    assert source.problems["bad_row"] == 2
+
+
+def test_table_in_a_folder_below_or_named_itself(mfi_export: Export) -> None:
+    folder = mfi_export()
+    assert_read(f"mfi:{folder / 'particles.csv'}?um_per_px=1.33")
+    (folder / "data").mkdir()
+    (folder / "particles.csv").rename(folder / "data" / "particles.csv")
+    assert_read(f"mfi:{folder}")
+
+
+def test_frame_that_is_broken_at_the_end_is_lost(mfi_export: Export) -> None:
+    folder = mfi_export()
+    (folder / "run7_frame_0007.tif").write_bytes(b"")
+    source = open_mfi(f"mfi:{folder}")
+    assert [f.sequence for f in source.frames()] == [3, 4]
+    assert lost_at_end(source) == 3
+
+
+def test_a_time_in_the_name_is_no_frame_number(mfi_export: Export) -> None:
+    folder = mfi_export(frame_name="run7_{:04d}_20240408111101303.tif")
+    with pytest.raises(UserError, match="no picture has a frame number in its name"):
+        open_mfi(f"mfi:{folder}")
+    assert_read(f"mfi:{folder}?pattern=run7_([0-9]+)_")
+
+
+@pytest.mark.parametrize("option", ["depth_um=inf", "um_per_px=inf", "um_per_px=nan", "depth_um=0"])
+def test_scale_and_depth_must_be_numbers_of_this_world(mfi_export: Export, option: str) -> None:
+    with pytest.raises(UserError, match=option.partition("=")[0]):
+        open_mfi(f"mfi:{mfi_export()}?{option}")

@@ -60,3 +60,48 @@ def test_quoted_fields() -> None:
 
 def test_no_header() -> None:
     assert read_table("1,2\n3,4\n", is_header=lambda names: "b" in names) is None
+
+
+@pytest.mark.parametrize("more", ["", "4,d\n" + "x," * 90_000])
+def test_a_quote_that_is_never_closed_costs_its_own_line(more: str) -> None:
+    text = 'id,name\n1,a\n2,"b\n3,c\n' + more
+    table = read_table(text, is_header=lambda names: "id" in names)
+    assert table is not None
+    assert table.rows == [["1", "a"], ["2", "b"], ["3", "c"], *([["4", "d"]] if more else [])]
+    assert table.ragged == (1 if more else 0)
+
+
+def test_a_quote_that_another_line_closes_takes_no_row_with_it() -> None:
+    table = read_table('id,name,size\n1,"a,2\n2,"b",3\n3,c,4\n', is_header=lambda names: "id" in names)
+    assert table is not None
+    assert [row[0] for row in table.rows] == ["2", "3"]
+    assert table.ragged == 1
+
+
+def test_a_quoted_field_may_hold_a_line_break() -> None:
+    table = read_table('id,note\n1,"two\nlines"\n2,b\n', is_header=lambda names: "id" in names)
+    assert table is not None
+    assert [row[0] for row in table.rows] == ["1", "2"]
+    assert table.ragged == 0
+
+
+def test_a_line_without_end_is_no_header() -> None:
+    assert read_table('"' + "a, " * 100_000, is_header=lambda names: True) is None
+
+
+@pytest.mark.parametrize(
+    ("text", "area", "size"),
+    [
+        ('area,size\n"1,024",5.255\n99,6.5\n', [1024, 99], [5.255, 6.5]),
+        ('area,size\n1024,"5,255"\n99,"6,5"\n', [1024, 99], [5.255, 6.5]),
+        ("area;size\n1.024;5,255\n99;6,5\n", [1024, 99], [5.255, 6.5]),
+        ("area;size\n1024;5.255\n99;6.5\n", [1024, 99], [5.255, 6.5]),
+        ("area;size\n1024;0,255\n99;0,125\n", [1024, 99], [0.255, 0.125]),
+        ("area\tsize\n1.234.567\t1.024,5\n99\t6,5\n", [1234567, 99], [1024.5, 6.5]),
+    ],
+)
+def test_a_table_has_one_decimal_sign(text: str, area: list[int], size: list[float]) -> None:
+    table = read_table(text, is_header=lambda names: "area" in names)
+    assert table is not None
+    assert table.column("area").tolist() == area
+    assert table.column("size").tolist() == size

@@ -81,3 +81,9 @@ def test_what_is_no_video(tmp_path: Path) -> None:
         with pytest.raises(UserError, match=says) as caught:
             open_video(f"video:{tmp_path / name}")
         assert "\n" not in str(caught.value)
+
+
+def test_stack_of_pictures_is_no_video(tmp_path: Path) -> None:
+    cv2.imwritemulti(str(tmp_path / "a.tif"), [np.full((8, 8), v, np.uint8) for v in (1, 2)])
+    with pytest.raises(UserError, match="is a picture, no video; use dir:"):
+        open_video(f"video:{tmp_path / 'a.tif'}")

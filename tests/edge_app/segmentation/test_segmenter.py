@@ -72,6 +72,13 @@ def test_other_size_in_mid_run(make_frame: Make) -> None:
     assert s.process(make_frame([(60, 60, 5, 0.4)], sequence=2)).reason is None
 
 
+def test_one_frame_of_another_size_does_not_decide_the_size(make_frame: Make) -> None:
+    segmenter = Segmenter(SegmentationSettings())
+    frames = [flat(200, shape=(50, 60)), *(flat(200, i) for i in range(1, 4))]
+    segmenter.prime([frame.image for frame in frames])
+    assert [segmenter.process(frame).reason for frame in frames] == ["frame_size", None, None, None]
+
+
 def test_lamp_drift_makes_no_particles(make_frame: Make, scatter: Callable) -> None:
     s = Segmenter()
     for k in range(40):

@@ -222,3 +222,53 @@ def test_class_weights_are_the_published_formula() -> None:
     np.testing.assert_allclose(class_mix(label, 3, method="inverse"), 1 / 3)
     with pytest.raises(UserError, match="class number 3: no picture"):
         class_weights(label, 4)
+
+
+def test_two_bit_depths_in_one_set_are_refused(lab, draw: Callable) -> None:
+    """The darker set would turn black, and brightness would tell the class."""
+    for name, bits in (("oil", 2), ("rest", 8)):
+        for i in range(4):
+            lab.write(f"{name}/{i}.tif", draw(i + 10 * bits).astype(np.uint16) << bits)
+    lab.table([f"{name}/{i}.tif,run{i % 2}" for name in ("oil", "rest") for i in range(4)])
+    with pytest.raises(UserError, match=r"oil: brightest pixel is \d+, other pictures of the set use 16 bits"):
+        open_dataset(lab.data, groups=lab.groups)
+
+
+def test_dark_background_is_refused(lab) -> None:
+    lab.fill()
+    for path in lab.data.rglob("*.png"):
+        cv2.imwrite(str(path), np.maximum(cv2.imread(str(path), cv2.IMREAD_GRAYSCALE), 195) - 195)
+    with pytest.raises(UserError, match=r"pictures of group run0 have a dark background \(grey level \d+ of 255\)"):
+        open_dataset(lab.data, groups=lab.groups)
+
+
+def test_what_systems_leave_behind_is_no_class(lab) -> None:
+    lab.fill()
+    for name in ("__MACOSX/oil", "@eaDir", ".git"):
+        (lab.data / name).mkdir(parents=True)
+        (lab.data / name / "._0.png").touch()
+    (lab.data / "oil" / "Thumbs.db").touch()
+    assert open_dataset(lab.data, groups=lab.groups).classes == ("oil", "rest")
+
+
+def test_linked_folders_are_read_and_links_to_nowhere_refused(lab, tmp_path: Path) -> None:
+    lab.fill()
+    (lab.data / "oil").rename(tmp_path / "elsewhere")
+    (lab.data / "oil").mkdir()
+    (lab.data / "oil" / "run").symlink_to(tmp_path / "elsewhere")
+    found = open_dataset(lab.data, group_regex=r"([0-9])\.png")
+    assert len(found.pictures) == 18
+    (lab.data / "oil" / "gone.png").symlink_to("nowhere.png")
+    with pytest.raises(UserError, match=r"gone\.png: No such file"):
+        open_dataset(lab.data, group_regex=r"([0-9])\.png")
+
+
+def test_names_are_found_however_their_umlauts_are_stored(lab, draw: Callable) -> None:
+    import unicodedata
+
+    for c, name in enumerate(("oil", "rest")):
+        for i in range(3):
+            written = lab.write(f"{name}/{i}.png", draw(10 * c + i))
+            written.rename(written.with_name(unicodedata.normalize("NFD", f"L\u00e4uf {i}.png")))
+    lab.table([f"{name}/L\u00e4uf {i}.png,g{i}" for name in ("oil", "rest") for i in range(3)])
+    assert sorted(set(open_dataset(lab.data, groups=lab.groups).group)) == ["g0", "g1", "g2"]

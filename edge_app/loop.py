@@ -282,6 +282,7 @@ class Loop:
                     classification=together.rows(first, last),
                     rejected=f.rejected,
                     found_stuck=result.found_stuck,
+                    page=frame.page,
                     ratio=result.ratio,
                     latency_ms=(time.perf_counter() - f.segmented.arrived) * 1e3,
                 )

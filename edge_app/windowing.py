@@ -49,6 +49,7 @@ class CountedFrame:
     found_stuck: npt.NDArray[np.float32]
     ratio: npt.NDArray[np.uint8] | None = field(repr=False)
     latency_ms: float
+    page: int = 0
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -104,6 +105,7 @@ class WindowBuilder:
         self._bubble = classes.index(BUBBLE_CLASS) if leave_out_bubble_bursts and BUBBLE_CLASS in classes else None
         self._bursts: BubbleBursts | None = None
         self._held: deque[CountedFrame] = deque()
+        self._last_page = 0
         self._frames: list[CountedFrame] = []
         self._span: int | None = None
         self._seq = 0
@@ -115,6 +117,12 @@ class WindowBuilder:
         if self._bubble is None:
             yield from self._put(frame)
             return
+        if frame.page < self._last_page:
+            # A stack of pictures has ended: what was usual in it says nothing of what comes next.
+            while self._held:
+                yield from self._put(self._held.popleft())
+            self._bursts = None
+        self._last_page = frame.page
         self._held.append(frame)
         if self._bursts is not None or len(self._held) >= LEAST_HISTORY:
             self._judge()

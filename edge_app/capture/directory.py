@@ -54,7 +54,7 @@ class DirectorySource:
     def frames(self) -> Iterator[Frame]:
         """Yield the frames; files that cannot be used are counted and skipped."""
         lost = 0
-        for sequence, (name, image) in enumerate(iterate_pictures(self._paths, self._scaling, self._log)):
+        for sequence, (name, page, image) in enumerate(iterate_pictures(self._paths, self._scaling, self._log)):
             if self._closed:
                 return
             if image is None:
@@ -66,6 +66,7 @@ class DirectorySource:
                 time_s=sequence / self._rate_hz,
                 lost_before=lost or None,
                 name=name,
+                page=page,
             )
             lost = 0
         self.lost_at_end = lost
@@ -77,8 +78,8 @@ class DirectorySource:
 
 def iterate_pictures(
     paths: Sequence[Path], scaling: GreyScaling, problems: Problems
-) -> Iterator[tuple[str, npt.NDArray[np.uint8] | None]]:
-    """Yield (name, uint8 picture) for every picture of the files, None in place of one that cannot be used."""
+) -> Iterator[tuple[str, int, npt.NDArray[np.uint8] | None]]:
+    """Yield (name, page, uint8 picture) for every picture of the files, None in place of one that cannot be used."""
     for path in paths:
         pages = read_pictures(path)
         page = 0
@@ -90,11 +91,11 @@ def iterate_pictures(
                 break
             except ImageFileError as error:
                 problems.add(error.reason, f"{path}: {error.text}")
-                yield name, None
+                yield name, page, None
                 if error.reason != "wrong_depth":
                     break
             else:
-                yield name, image
+                yield name, page, image
             page += 1
 
 

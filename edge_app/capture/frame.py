@@ -65,6 +65,8 @@ class Frame:
         Frames known to be lost between the previous delivered frame and this one; None: the source cannot know.
     name
         Where it came from, for messages (file name, ``sim``).
+    page
+        Place in its file, where a file holds several frames; else 0.
     """
 
     image: npt.NDArray[np.uint8]
@@ -72,5 +74,6 @@ class Frame:
     time_s: float
     lost_before: int | None = 0
     name: str = ""
+    page: int = 0
     truth: FrameTruth | None = field(default=None, repr=False)
     companion: Companion | None = field(default=None, repr=False)

@@ -238,7 +238,7 @@ class MfiSource:
         """Yield the frames; files that cannot be used are counted and skipped."""
         expected: int | None = None
         for first, path in self._numbered:
-            for page, (name, image) in enumerate(iterate_pictures([path], self._scaling, self._log)):
+            for name, page, image in iterate_pictures([path], self._scaling, self._log):
                 if self._closed:
                     return
                 number = first + page

@@ -75,7 +75,7 @@ class WatchedFolderSource:
                 continue
             for path in ready:
                 last_news_s = time.monotonic()
-                for name, image in iterate_pictures([path], self._scaling, self._log):
+                for name, _, image in iterate_pictures([path], self._scaling, self._log):
                     if self._stop.is_set():
                         return
                     if image is None:

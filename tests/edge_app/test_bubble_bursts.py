@@ -1,6 +1,7 @@
 """Bursts of air bubbles: left out with their volume, and nothing else is."""
 
 from collections import Counter
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -70,6 +71,27 @@ def test_the_frames_of_a_burst_are_left_out_with_their_volume() -> None:
     assert total.histogram.counts[1].sum() == total.frames
     assert total.rejected["stuck"] == total.frames
     assert not np.isin(np.arange(29, 39), np.concatenate([w.particles.frame for w in found])).any()
+
+
+def stack(first: int, pages: int, bubbles: int) -> list[CountedFrame]:
+    return [replace(frame(first + page, bubbles), page=page) for page in range(pages)]
+
+
+def test_a_stack_of_pictures_is_a_run_of_its_own() -> None:
+    # As a folder of reference stacks of discs, which the network calls bubbles: none of the first, many of the others.
+    stacks = [*stack(0, 14, 0), *stack(14, 5, 30), *stack(19, 5, 12), *stack(24, 5, 40)]
+    found = windows(stacks)
+    assert sum(w.window.frames_rejected for w in found) == 0
+    seen = np.concatenate([w.particles.frame for w in found])
+    assert np.bincount(seen).tolist() == [1] * 14 + [31] * 5 + [13] * 5 + [41] * 5
+    in_one = [replace(f, page=k) for k, f in enumerate(stacks)]
+    assert sum(w.window.frames_rejected for w in windows(in_one)) > 5
+
+
+def test_a_burst_within_a_stack_is_still_one() -> None:
+    pages = [*stack(0, 20, 0), *stack(20, 3, 25), *stack(23, 20, 0)]
+    in_one = [replace(f, page=k) for k, f in enumerate(pages)]
+    assert sum(w.window.frames_rejected for w in windows(in_one)) == 1 + 3 + FRAMES_AFTER
 
 
 def test_frames_stay_in_order_and_in_their_windows() -> None:

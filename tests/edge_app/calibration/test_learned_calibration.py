@@ -132,14 +132,15 @@ def test_the_rule_of_the_settings_is_the_default(bench: Bench, tmp_path: Path) -
 
 def test_lots_that_cannot_be_read_or_were_read_by_two_networks_are_refused(bench: Bench) -> None:
     rule = CalibrationSettings(size_rule="learned")
-    with pytest.raises(UserError, match="no network has read its sizes; allowed: half_max, mask"):
-        make_certificate(bench.lots(), settings=rule)
     bundle = Bundle.load()
     reader = SizeReader(Classifier(bundle, open_backend(bundle).backend))
     lots = [
         (bench.standard(size), read_bead_run(open_source(bench.uri(size, frames=20)), size_reader=reader))
         for size in (10.0, 15.0, 25.0)
     ]
+    unread = [(standard, replace(read, size_reader_sha256="")) for standard, read in lots]
+    with pytest.raises(UserError, match="no network has read its sizes; allowed: half_max, mask"):
+        make_certificate(unread, settings=rule)
     mixed = [lots[0], (lots[1][0], replace(lots[1][1], size_reader_sha256="ab" * 32)), lots[2]]
     with pytest.raises(CalibrationRefused, match=r"15 um .* read by size reader abababababab"):
         make_certificate(mixed, settings=rule)

@@ -13,7 +13,11 @@ Translucent protein in focus has next to no contrast; it is listed apart (``|z| 
 
 Usage::
 
-    python -m benchmarks.detection_accuracy [--frames 60] [--seed 101] [--sprites FILE] [--json]
+    python -m benchmarks.detection_accuracy [--frames 60] [--seed 101] [--sprites FILE]
+        [--size-rule half_max|learned] [--calibration FILE] [--json]
+
+By ``--size-rule learned`` the shipped network reads the sizes, through a straight line of the sprites' own scale unless
+a calibration is named.
 """
 
 import argparse
@@ -30,9 +34,13 @@ from scipy.optimize import linear_sum_assignment
 from edge_app.capture.frame import FrameTruth
 from edge_app.capture.simulation.flow_cell import open_simulation
 from edge_app.capture.simulation.sprite_library import SpriteLibrary
-from edge_app.measurement.calibration import Calibration, load_calibration
+from edge_app.classification.backends import open_backend
+from edge_app.classification.bundle import Bundle
+from edge_app.classification.classifier import Classifier
+from edge_app.classification.size_reader import SizeReader, check_size_rule
+from edge_app.measurement.calibration import Calibration, load_calibration, nominal_calibration
 from edge_app.measurement.calibrations import SIMULATED_MFI
-from edge_app.measurement.descriptors import measure
+from edge_app.measurement.descriptors import measure, with_learned_size
 from edge_app.segmentation import Particles, SegmentationSettings, Segmenter
 
 HALO_PX = 3.0
@@ -108,8 +116,9 @@ def gather(
     sprites: Path | None = None,
     scene: Mapping[str, str] | None = None,
     settings: SegmentationSettings | None = None,
+    classifier: Classifier | None = None,
 ) -> Tally:
-    """Run the segmentation over simulated frames and match every one."""
+    """Run the segmentation over simulated frames and match every one; ``classifier`` reads the learned sizes."""
     query = {"concentration": f"{concentration:g}", "frames": str(frames), "seed": str(seed), **(scene or {})}
     if sprites is not None:
         # Sprites reach as far off focus as their own optics were set; a cell of 88 um stays inside.
@@ -119,6 +128,7 @@ def gather(
     segmenter = Segmenter(settings or SegmentationSettings())
     shots = list(source.frames())
     segmenter.prime([f.image for f in shots[: segmenter.prime_frames]])
+    reader = None if classifier is None else SizeReader(classifier)
     tally = Tally()
     for frame in shots:
         result = segmenter.process(frame)
@@ -128,6 +138,9 @@ def gather(
         found = measure(
             result.ratio, result.regions, frame=frame.sequence, time_s=frame.time_s, calibration=calibration
         )
+        if reader is not None:
+            read_px = reader(result.ratio, result.regions, found, um_per_px=calibration.um_per_px)
+            found = with_learned_size(found, read_px, calibration=calibration)
         owner, pieces = match(truth, found)
         height, width = frame.image.shape
         centre_x, centre_y = truth.x_px + truth.width_px / 2, truth.y_px + truth.height_px / 2
@@ -237,10 +250,22 @@ def main() -> None:
     parser.add_argument("--seed", type=int, default=101)
     parser.add_argument("--least-um", type=float, default=5.0)
     parser.add_argument("--sprites", type=Path, default=None, help="sprites of other optics than the shipped ones")
-    parser.add_argument("--calibration", type=Path, default=SIMULATED_MFI)
+    parser.add_argument("--size-rule", choices=("half_max", "learned"), default="half_max")
+    parser.add_argument("--calibration", type=Path, help="default: the shipped curve of the simulated optics")
     parser.add_argument("--json", action="store_true", help="print JSON instead of tables")
     arguments = parser.parse_args()
-    calibration = load_calibration(arguments.calibration)
+    calibration = load_calibration(arguments.calibration or SIMULATED_MFI)
+    classifier = None
+    if arguments.size_rule == "learned":
+        bundle = Bundle.load()
+        classifier = Classifier(bundle, open_backend(bundle).backend)
+        if arguments.calibration is None:
+            sprites = SpriteLibrary.load(arguments.sprites) if arguments.sprites else SpriteLibrary.shipped()
+            scale = float(np.median(sprites.um_per_px))
+            calibration = nominal_calibration(um_per_px=scale, depth_um=100, size_rule="learned")
+        check_size_rule(calibration, bundle)
+    if calibration.size_rule != arguments.size_rule:
+        parser.error(f"--calibration: {calibration.id} is of size rule {calibration.size_rule}, not as --size-rule")
     results = {}
     for concentration, times in ((20_000.0, 5), (175_000.0, 1)):
         tally = gather(
@@ -249,6 +274,7 @@ def main() -> None:
             seed=arguments.seed,
             calibration=calibration,
             sprites=arguments.sprites,
+            classifier=classifier,
         )
         results[concentration] = summarise(tally, least_um=arguments.least_um)
     if arguments.json:

@@ -78,6 +78,7 @@ def particles_of_frame(rng: np.random.Generator, frame: int) -> Particles:
         "edge_gradient": rng.uniform(0, 0.2, n),
         "border": rng.random(n) < 0.02,
         "weight": np.ones(n),
+        "learned_ecd_px": ecd / 1.4,
     }
     return Particles(**{name: np.asarray(values[name]).astype(PARTICLE_DTYPES[name]) for name in PARTICLE_DTYPES})
 

@@ -34,7 +34,11 @@ Coincidence is a loss that the run states (``Coincidence.lost_share``) and does 
 
 Usage::
 
-    python -m benchmarks.whole_frame_counting [--runs 200] [--frames 80] [--seed 1] [--json]
+    python -m benchmarks.whole_frame_counting [--runs 200] [--frames 80] [--seed 1] [--per-ml 175000 ...]
+        [--size-rule half_max|learned] [--calibration FILE] [--json]
+
+Sizes come from the curve of the simulated optics (half maximum) or, by ``--size-rule learned``, from the network by
+a straight line of the stated scale, without any calibration; ``--calibration`` names a certificate instead.
 """
 
 import argparse
@@ -44,6 +48,7 @@ from collections import Counter
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from functools import partial
+from pathlib import Path
 from typing import Any, Final
 
 import cv2
@@ -57,7 +62,7 @@ from edge_app.capture.simulation.scene import DEFAULT_MIX
 from edge_app.classification.backends import open_backend
 from edge_app.classification.bundle import Bundle
 from edge_app.classification.classifier import Classifier
-from edge_app.config import Settings
+from edge_app.config import FlowCellSettings, Settings
 from edge_app.loop import Loop
 from edge_app.measurement.calibration import Calibration
 from edge_app.measurement.coincidence import coincidence_of
@@ -140,7 +145,13 @@ def shipped_classifier() -> Classifier:
 
 
 def run_once(
-    classifier: Classifier, *, concentration: float, frames: int, seed: int, scene: Mapping[str, str] | None = None
+    classifier: Classifier,
+    *,
+    concentration: float,
+    frames: int,
+    seed: int,
+    scene: Mapping[str, str] | None = None,
+    flow_cell: FlowCellSettings | None = None,
 ) -> RunTruth:
     """One run through the loop."""
     query = {
@@ -154,7 +165,7 @@ def run_once(
     }
     source = _Remembering(open_simulation("sim:?" + "&".join(f"{k}={v}" for k, v in query.items())))
     info, settings = source.info, Settings()
-    calibration = choose_calibration(settings.flow_cell, info)
+    calibration = choose_calibration(flow_cell or settings.flow_cell, info)
     builder = _Noting(
         run_id="r",
         classes=classifier.classes,
@@ -256,12 +267,14 @@ def study(
     frames: int,
     seed: int,
     scene: Mapping[str, str] | None = None,
+    flow_cell: FlowCellSettings | None = None,
 ) -> Study:
     """Many runs at one concentration."""
     parts, series, windows, halos = [], [], [], []
     for k in range(runs):
         run = run_once(
-            classifier, concentration=concentration, frames=frames, seed=1_000_000 * seed + k, scene=scene
+            classifier, concentration=concentration, frames=frames, seed=1_000_000 * seed + k, scene=scene,
+            flow_cell=flow_cell,
         )  # fmt: skip
         parts.append(account(run))
         windows += [w.window for w in run.windows]
@@ -340,14 +353,18 @@ def main() -> None:
     parser.add_argument("--frames", type=int, default=70)
     parser.add_argument("--seed", type=int, default=1)
     parser.add_argument("--scene", default="", help="more keys of the simulation, key=value&key=value")
+    parser.add_argument("--per-ml", type=float, nargs="+", choices=CONCENTRATIONS, default=[*CONCENTRATIONS])
+    parser.add_argument("--size-rule", choices=("half_max", "learned"), help="default: half_max")
+    parser.add_argument("--calibration", type=Path, help="certificate; it holds its own size rule")
     parser.add_argument("--json", action="store_true")
     options = parser.parse_args()
     cv2.setNumThreads(1)
+    flow_cell = FlowCellSettings(size_rule=options.size_rule, calibration_file=options.calibration)
     scene = dict(part.split("=", 1) for part in options.scene.split("&") if part)
     classifier = shipped_classifier()
     studies = []
-    for concentration, share in CONCENTRATIONS.items():
-        runs = max(1, round(options.runs * share))
+    for concentration in options.per_ml:
+        runs = max(1, round(options.runs * CONCENTRATIONS[concentration]))
         studies.append(
             study(
                 classifier,
@@ -356,6 +373,7 @@ def main() -> None:
                 frames=options.frames,
                 seed=options.seed,
                 scene=scene,
+                flow_cell=flow_cell,
             )
         )
         print(f"{concentration:,.0f} per mL: {runs} runs of {options.frames} frames done", file=sys.stderr)

@@ -10,6 +10,7 @@ from pydantic.fields import FieldInfo
 
 from edge_app.classification.settings import ClassificationSettings
 from edge_app.errors import UserError
+from edge_app.measurement.calibration import SizeRule
 from edge_app.messaging.mqtt_url import redacted
 from edge_app.messaging.settings import MqttSettings
 from edge_app.recording.pictures import PictureOptions
@@ -40,6 +41,11 @@ class FlowCellSettings(BaseModel):
     um_per_px: float | None = Field(None, gt=0.01, lt=100, description="Scale; empty: the source's own, else 1.33")
     depth_um: float | None = Field(None, gt=1, lt=10_000, description="Inner depth; empty: the source's own, else 100")
     calibration_file: Path | None = Field(None, description="Calibration record (JSON); empty: nominal scale, flagged")
+    size_rule: SizeRule | None = Field(
+        None,
+        description="What a nominal scale sizes by: mask, half_max or learned (by the network); empty: the curve that "
+        "the source is known to follow, else mask. A calibration record holds its own",
+    )
 
 
 class WindowSettings(BaseModel):

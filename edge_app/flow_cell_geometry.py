@@ -20,17 +20,18 @@ def choose_calibration(flow_cell: FlowCellSettings, info: SourceInfo) -> Calibra
     """The calibration of a run: the stated record, else the stated scale, else what the source is known to follow.
 
     A simulated flow cell and an MFI export have a size curve of their own; every other source gets its stated scale
-    (or 1.33 um per px) as a straight line, and is flagged as not calibrated.
+    (or 1.33 um per px) as a straight line, and is flagged as not calibrated. So does one whose size curve is not of
+    the size rule that the settings ask for.
 
     Raises
     ------
     UserError
-        If the record cannot be read, or a scale or depth is stated beside it.
+        If the record cannot be read, or a scale, depth or size rule is stated beside it.
     """
     depth_um = flow_cell.depth_um or info.depth_um or DEFAULT_DEPTH_UM
     if flow_cell.calibration_file is not None:
         calibration = load_calibration(flow_cell.calibration_file)
-        stated = [k for k in ("um_per_px", "depth_um") if getattr(flow_cell, k) is not None]
+        stated = [k for k in ("um_per_px", "depth_um", "size_rule") if getattr(flow_cell, k) is not None]
         if stated:
             raise UserError(
                 f"flow_cell.{stated[0]}: is stated beside calibration {calibration.id}, which holds it; leave one out"
@@ -39,10 +40,11 @@ def choose_calibration(flow_cell: FlowCellSettings, info: SourceInfo) -> Calibra
     shipped = {"sim": "simulated_mfi.json", "mfi": "mfi_export.json"}.get(info.kind)
     if shipped is not None and flow_cell.um_per_px is None:
         curve = load_calibration(CALIBRATIONS / shipped)
-        if info.um_per_px is None or abs(info.um_per_px / curve.um_per_px - 1) < 0.02:
+        same_scale = info.um_per_px is None or abs(info.um_per_px / curve.um_per_px - 1) < 0.02
+        if same_scale and flow_cell.size_rule in (None, curve.size_rule):
             return curve.model_copy(update={"depth_um": depth_um})
     um_per_px = flow_cell.um_per_px or info.um_per_px or DEFAULT_UM_PER_PX
-    return nominal_calibration(um_per_px=um_per_px, depth_um=depth_um)
+    return nominal_calibration(um_per_px=um_per_px, depth_um=depth_um, size_rule=flow_cell.size_rule or "mask")
 
 
 def frame_volume_ml(height_px: int, width_px: int, *, calibration: Calibration, info: SourceInfo) -> float:

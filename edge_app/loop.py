@@ -15,8 +15,10 @@ from edge_app.capture.source import FrameSource, lost_at_end
 from edge_app.classification.classifier import Classifier
 from edge_app.classification.context import MeasuredColumns, field_positions
 from edge_app.classification.crops import Crops, cut_crops
+from edge_app.classification.rejection import Classification
+from edge_app.classification.size_reader import check_size_rule, learned_ecd_px
 from edge_app.measurement.calibration import Calibration
-from edge_app.measurement.descriptors import measure
+from edge_app.measurement.descriptors import measure, with_learned_size
 from edge_app.recording.frame_hash import FrameHash
 from edge_app.run_ahead import RunAhead
 from edge_app.segmentation.background import Background
@@ -83,9 +85,15 @@ class Loop:
     builder
         Cuts the run into windows.
     min_ecd_um
-        Smaller particles are rejected as ``small``.
+        Smaller particles are rejected as ``small``. By the size rule ``learned`` all are classified first, since the
+        size is the network's.
     hash_frames
         Keep a SHA-256 over all frames.
+
+    Raises
+    ------
+    UserError
+        If the size rule is ``learned`` and the network cannot give it.
     """
 
     def __init__(
@@ -99,6 +107,8 @@ class Loop:
         min_ecd_um: float,
         hash_frames: bool = True,
     ) -> None:
+        check_size_rule(calibration, classifier.bundle)
+        self._learned = calibration.size_rule == "learned"
         self._source = source
         self._segmenter = segmenter
         self._classifier = classifier
@@ -239,7 +249,7 @@ class Loop:
             calibration=self._calibration,
             centroid_px=result.centroid_px,
         )
-        large = particles.ecd_um >= self._min_ecd_um
+        large = np.ones(len(particles), bool) if self._learned else particles.ecd_um >= self._min_ecd_um
         columns = self._columns.of_frame(particles, regions, keep=large)
         if not large.all():
             rejected["small"] += int((~large).sum())
@@ -260,6 +270,22 @@ class Loop:
         self._spend("measure", started)
         return _MeasuredFrame(segmented=segmented, particles=particles, crops=crops, rejected=rejected)
 
+    def _sized(
+        self, frame: _MeasuredFrame, classification: Classification
+    ) -> tuple[Particles, Classification, Counter[str]]:
+        """A frame's particles with the network's reading of their size; by the rule ``learned`` the small ones out."""
+        particles, rejected = frame.particles, frame.rejected
+        read = learned_ecd_px(classification, um_per_px=self._calibration.um_per_px)
+        if read is None:
+            return particles, classification, rejected
+        particles = with_learned_size(particles, read, calibration=self._calibration)
+        if self._learned:
+            large = particles.ecd_um >= self._min_ecd_um
+            if not large.all():
+                particles, classification = particles.take(large), classification.take(large)
+                rejected = rejected + Counter(small=int((~large).sum()))
+        return particles, classification, rejected
+
     def _count(self, frames: RunAhead[_SegmentedFrame]) -> Iterator[CountedFrame]:
         """Measure and classify: together about as long as segmentation, which balances two cores."""
         for ready in frames.batches(most=DEPTH):
@@ -271,16 +297,17 @@ class Loop:
             for f in batch:
                 last = first + len(f.particles)
                 frame, result = f.segmented.frame, f.segmented.result
+                particles, classification, rejected = self._sized(f, together.rows(first, last))
                 self.state.frames_counted += 1
-                self.state.particles += last - first
+                self.state.particles += len(particles)
                 yield CountedFrame(
                     sequence=frame.sequence,
                     time_s=frame.time_s,
                     reason=result.reason,
                     lost_before=frame.lost_before or 0,
-                    particles=f.particles,
-                    classification=together.rows(first, last),
-                    rejected=f.rejected,
+                    particles=particles,
+                    classification=classification,
+                    rejected=rejected,
                     found_stuck=result.found_stuck,
                     page=frame.page,
                     ratio=result.ratio,

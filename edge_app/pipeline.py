@@ -155,11 +155,15 @@ class Pipeline:
     def _identify(self) -> PipelineIdentity:
         settings = self.settings
         thresholds = self.info.thresholds if self.request.instrument_thresholds else None
+        # The size head is no part of the model's file, whose hash stands beside.
+        learned = self.calibration.size_rule == "learned"
+        reader = f"^reader={self.bundle.size_reader_sha256[:12]}" if learned else ""
         return PipelineIdentity(
             steps=(
                 f"edge-app:version={__version__}",
                 step_string("segmentation", settings.segmentation),
                 f"instrument-thresholds:{'none' if thresholds is None else '+'.join(map(str, thresholds))}",
+                f"size:rule={self.calibration.size_rule}{reader}",
                 step_string("window", settings.window),
                 step_string("crop", self.bundle.geometry),
                 f"{self.bundle.identity}^backend={self._opened.backend.name}",
@@ -247,6 +251,7 @@ class Pipeline:
                 "name": self.bundle.description.name,
                 "version": self.bundle.description.version,
                 "sha256": self.bundle.model_sha256,
+                "size_reader_sha256": self.bundle.size_reader_sha256,
                 "assumed_mix": list(self.bundle.assumed_mix),
                 "signed_by": self.bundle.signed_by,
                 "backend": self._opened.backend.name,

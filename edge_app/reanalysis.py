@@ -184,8 +184,8 @@ def _settings(request: ReanalysisRequest, parent: _Parent) -> Settings:
     if request.config is not None:
         asked = load_settings(request.config).model_dump(mode="json", exclude_unset=True)
     if request.calibration is not None:
-        # A scale or depth that was stated for the parent would otherwise be put into the new calibration.
-        stated = {"um_per_px": None, "depth_um": None, **asked.get("flow_cell", {})}
+        # What was stated for the parent (scale, depth, size rule) would otherwise be put into the new calibration.
+        stated = {"um_per_px": None, "depth_um": None, "size_rule": None, **asked.get("flow_cell", {})}
         asked["flow_cell"] = {**stated, "calibration_file": str(request.calibration)}
     if request.bundle is not None:
         asked["classification"] = {**asked.get("classification", {}), "bundle": str(request.bundle)}

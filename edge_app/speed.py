@@ -170,7 +170,10 @@ def _segmentation(parts: _Parts, count: int) -> tuple[float, list[Crops]]:
             if found.ratio is None:
                 continue
             p = measure(found.ratio, found.regions, frame=frame.sequence, time_s=frame.time_s, calibration=calibration)
-            large = p.ecd_um >= parts.settings.window.min_ecd_um
+            if calibration.size_rule == "learned":
+                large = np.ones(len(p), bool)
+            else:
+                large = p.ecd_um >= parts.settings.window.min_ecd_um
             columns = measured.of_frame(p, found.regions, keep=large)
             p = p.take(large)
             crops.append(

@@ -141,6 +141,15 @@ class Bundle:
         return self.description.files["model.tflite"]
 
     @property
+    def size_reader_sha256(self) -> str:
+        """SHA-256 of what decides a size that the network reads: its file and its size head; empty without one."""
+        if self.size_head is None:
+            return ""
+        parts = (self.size_head.kernel, self.size_head.bias)
+        head = b"".join(np.ascontiguousarray(part, "<f4").tobytes() for part in parts)
+        return hashlib.sha256(self.model_sha256.encode() + head).hexdigest()
+
+    @property
     def identity(self) -> str:
         """Short readable step for the pipeline identity."""
         d = self.description

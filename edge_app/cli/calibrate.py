@@ -10,6 +10,7 @@ from edge_app.cli.bead_input import open_bead_run
 from edge_app.config import Settings, load_settings
 from edge_app.errors import UserError
 from edge_app.measurement.bead_run import BeadRun
+from edge_app.measurement.calibration import SizeRule
 from edge_app.measurement.certificate import (
     STANDARD_SIZES_UM,
     BeadStandard,
@@ -44,7 +45,12 @@ __all__ = ["calibrate"]
 @click.option("--frames", type=click.IntRange(min=1), help="At most this many frames of each source.")
 @click.option("--um-per-px", type=float, help="Scale, instead of what the source or the settings say.")
 @click.option("--depth-um", type=float, help="Inner depth of the cell.")
-@click.option("--size-rule", type=click.Choice(["half_max", "mask"]), default="half_max", show_default=True)
+@click.option(
+    "--size-rule",
+    type=click.Choice(["half_max", "mask", "learned"]),
+    help="What sizes are read by (learned: by the network of the settings); default: flow_cell.size_rule of the "
+    "settings, else half_max.",
+)
 @click.option("--valid-days", type=click.IntRange(1, 3650), default=90, show_default=True)
 @click.option("--who", help="Name in the certificate; default: the user.")
 @click.option("--instrument", default="", help="Instrument in the certificate.")
@@ -59,7 +65,7 @@ def calibrate(
     frames: int | None,
     um_per_px: float | None,
     depth_um: float | None,
-    size_rule: str,
+    size_rule: SizeRule | None,
     valid_days: int,
     who: str | None,
     instrument: str,
@@ -79,7 +85,8 @@ def calibrate(
       edge-app run SOURCE --config settings.toml      # with flow_cell.calibration_file = "calibration.json"
     """
     settings = load_settings(config, {"flow_cell.um_per_px": um_per_px, "flow_cell.depth_um": depth_um})
-    options = CalibrationSettings.model_validate({"size_rule": size_rule, "valid_days": valid_days})
+    rule = size_rule or settings.flow_cell.size_rule or CalibrationSettings().size_rule
+    options = CalibrationSettings(size_rule=rule, valid_days=valid_days)
     standards = [parse_beads(text) for text in beads]
     name = who or settings.run.operator
     if plan is not None:
@@ -90,7 +97,7 @@ def calibrate(
     if wizard or (not standards and sys.stdin.isatty()):
         lots, name, instrument = _wizard(settings, options, frames=frames, who=name, instrument=instrument)
     elif standards:
-        lots = [(s, _read(s, settings, frames)) for s in standards]
+        lots = [(s, _read(s, settings, frames, rule)) for s in standards]
     else:
         raise UserError("calibrate needs --beads or --plan (or a terminal, for the wizard)")
     certificate = make_certificate(lots, settings=options, who=name, instrument=instrument)
@@ -104,9 +111,9 @@ def calibrate(
         raise click.exceptions.Exit(1)
 
 
-def _read(standard: BeadStandard, settings: Settings, frames: int | None) -> BeadRun:
+def _read(standard: BeadStandard, settings: Settings, frames: int | None, rule: SizeRule) -> BeadRun:
     click.echo(f"{standard.name}: reading {standard.source}", err=True)
-    return open_bead_run(standard.source, settings=settings, frames=frames)
+    return open_bead_run(standard.source, settings=settings, frames=frames, size_rule=rule)
 
 
 def _write(certificate: Certificate, *, out: Path | None, folder: Path) -> Path:
@@ -162,7 +169,7 @@ def _wizard(
         standard = parse_beads(f"{nominal}:{certified}:{uncertainty}:{source}" + ("" if lot == "-" else f"#{lot}"))
         try:
             with console.status("reading and fitting"):
-                run = open_bead_run(standard.source, settings=settings, frames=frames)
+                run = open_bead_run(standard.source, settings=settings, frames=frames, size_rule=options.size_rule)
                 reason = refusal_of(standard, run, options)
         except UserError as error:
             reason = str(error)

@@ -19,7 +19,7 @@ import numpy as np
 import numpy.typing as npt
 from pydantic import BaseModel, ConfigDict, Field
 
-from edge_app.measurement.calibration import SizeRule
+from edge_app.measurement.calibration import SizeRule, reading_px
 from edge_app.segmentation.particles import Particles
 
 __all__ = ["BeadFit", "BeadFitSettings", "diameters_px", "extinction_area_px", "fit_singlets"]
@@ -149,10 +149,15 @@ class _Cells:
             object.__setattr__(self, name, np.clip(self.row - step, 0, len(self.x) - 1))
 
 
-def diameters_px(area_px: npt.NDArray[np.generic], half_max_area_px: npt.NDArray[np.generic], rule: SizeRule) -> F8:
-    """Equivalent diameter ``2 sqrt(A / pi)`` of a size rule in px, shape (n,)."""
-    area = half_max_area_px if rule == "half_max" else area_px
-    return np.asarray(2.0 * np.sqrt(np.maximum(np.asarray(area, np.float64), 1e-6) / np.pi))
+def diameters_px(
+    area_px: npt.NDArray[np.generic],
+    half_max_area_px: npt.NDArray[np.generic],
+    rule: SizeRule,
+    learned_ecd_px: npt.NDArray[np.floating] | None = None,
+) -> F8:
+    """Equivalent diameter of a size rule in px, shape (n,), above 0: see `reading_px`."""
+    reading = reading_px(rule, area_px, half_max_area_px, learned_ecd_px)
+    return np.asarray(np.maximum(reading, 2.0 * np.sqrt(1e-6 / np.pi)))
 
 
 def extinction_area_px(particles: Particles) -> F8:

@@ -4,6 +4,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Final
 
+from edge_app.errors import UserError
 from edge_app.measurement.bead_fit import BeadFit, BeadFitSettings, diameters_px, extinction_area_px, fit_singlets
 from edge_app.measurement.bead_plan import BeadStandard
 from edge_app.measurement.bead_run import BeadRun
@@ -15,8 +16,11 @@ __all__ = ["FittedLot", "far_from_focus", "fit_lot", "fit_or_reason", "implausib
 
 PLAUSIBLE: Final = (0.70, 1.45)
 
-PLAUSIBLE_OFFSET_UM: Final = {"half_max": 3.5, "mask": 9.5}
-"""A lot read at the stated scale, without any calibration, lies between 0.70 and 1.45 times its size plus the halo."""
+PLAUSIBLE_OFFSET_UM: Final = {"half_max": 3.5, "mask": 9.5, "learned": 1.5}
+"""A lot read at the stated scale, without any calibration, lies between 0.70 and 1.45 times its size plus the halo.
+
+A network reads the size without the halo; what is left is how far it may be off on optics that it has not seen.
+"""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -29,10 +33,18 @@ class FittedLot:
 
 
 def fit_lot(run: BeadRun, *, rule: SizeRule, settings: BeadFitSettings) -> BeadFit | None:
-    """Mixture fit of a run's particles; None where there is next to nothing."""
+    """Mixture fit of a run's particles; None where there is next to nothing.
+
+    Raises
+    ------
+    UserError
+        If the rule is ``learned`` and no network has read the run's sizes.
+    """
     p = run.particles
+    if rule == "learned" and not run.size_reader_sha256:
+        raise UserError(f"{run.origin}: size rule learned, but no network has read its sizes; allowed: half_max, mask")
     return fit_singlets(
-        diameters_px(p.area_px, p.half_max_area_px, rule),
+        diameters_px(p.area_px, p.half_max_area_px, rule, p.learned_ecd_px),
         extinction_area_px(p),
         p.frame,
         counted=p.weight > 0,

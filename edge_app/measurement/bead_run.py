@@ -2,6 +2,7 @@
 
 import itertools
 from dataclasses import dataclass, field
+from typing import Protocol
 
 import numpy as np
 import numpy.typing as npt
@@ -10,15 +11,26 @@ from edge_app.capture.frame import RATIO_ONE
 from edge_app.capture.source import FrameSource
 from edge_app.errors import UserError
 from edge_app.measurement.calibration import Calibration, nominal_calibration
-from edge_app.measurement.descriptors import measure
+from edge_app.measurement.descriptors import measure, with_learned_size
 from edge_app.segmentation.particles import Particles
 from edge_app.segmentation.regions import Regions
 from edge_app.segmentation.segmenter import Segmenter
 from edge_app.segmentation.settings import DEFAULT_SETTINGS, SegmentationSettings
 
-__all__ = ["BeadRun", "dark_shift", "dark_shift_in_box", "read_bead_run", "shading_of"]
+__all__ = ["BeadRun", "ReadsSize", "dark_shift", "dark_shift_in_box", "read_bead_run", "shading_of"]
 
 F4 = npt.NDArray[np.float32]
+
+
+class ReadsSize(Protocol):
+    """A network that reads the diameter of a frame's particles, px of the frame, float32 (n,)."""
+
+    @property
+    def size_reader_sha256(self) -> str:
+        """SHA-256 of the network and its size head."""
+
+    def __call__(self, ratio: npt.NDArray[np.uint8], regions: Regions, particles: Particles, *, um_per_px: float) -> F4:
+        """Read the particles of one frame; frames come in order."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -47,6 +59,8 @@ class BeadRun:
     background_level, noise, uneven, shading
         Grey level, noise and slow texture (fractions of background) and loss of light towards the darkest part of the
         field; medians over frames, None from a record.
+    size_reader_sha256
+        Network and size head that read ``particles.learned_ecd_px``; empty where none did.
     """
 
     origin: str
@@ -64,6 +78,7 @@ class BeadRun:
     noise: float | None = None
     uneven: float | None = None
     shading: float | None = None
+    size_reader_sha256: str = ""
 
     @property
     def um_per_px(self) -> float:
@@ -139,8 +154,9 @@ def read_bead_run(
     *,
     calibration: Calibration | None = None,
     segmentation: SegmentationSettings = DEFAULT_SETTINGS,
+    size_reader: ReadsSize | None = None,
 ) -> BeadRun:
-    """Read a source to its end, segment and measure it. No network is needed.
+    """Read a source to its end, segment and measure it. Only the size rule ``learned`` needs a network.
 
     Parameters
     ----------
@@ -148,6 +164,8 @@ def read_bead_run(
         Frames; closed afterwards.
     calibration
         Geometry, and sizes of ``particles``; default: the source's own scale and depth, else 1.33 um/px and 100 um.
+    size_reader
+        Reads the learned size of each particle; None: not read.
 
     Raises
     ------
@@ -175,9 +193,13 @@ def read_bead_run(
                 rejected += 1
                 continue
             shape = (result.ratio.shape[0], result.ratio.shape[1])
-            found.append(
-                measure(result.ratio, result.regions, frame=frame.sequence, time_s=frame.time_s, calibration=scale)
+            particles = measure(
+                result.ratio, result.regions, frame=frame.sequence, time_s=frame.time_s, calibration=scale
             )
+            if size_reader is not None:
+                read = size_reader(result.ratio, result.regions, particles, um_per_px=scale.um_per_px)
+                particles = with_learned_size(particles, read, calibration=scale)
+            found.append(particles)
             shifts.append(dark_shift(result.ratio, result.regions))
             state.append((result.background_level, result.noise, result.uneven))
     finally:
@@ -205,4 +227,5 @@ def read_bead_run(
         noise=noise,
         uneven=uneven,
         shading=shading_of(segmenter.background.picture),
+        size_reader_sha256="" if size_reader is None else size_reader.size_reader_sha256,
     )

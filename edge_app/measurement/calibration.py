@@ -2,32 +2,58 @@
 
 import hashlib
 import json
+from collections.abc import Mapping
 from datetime import datetime, timezone
 from pathlib import Path
-from typing import Any, Final, Literal, TypeAlias
+from typing import Any, Final, Literal, TypeAlias, get_args
 
 import numpy as np
 import numpy.typing as npt
 import rfc8785
-from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
+from pydantic import (
+    BaseModel,
+    ConfigDict,
+    Field,
+    SerializerFunctionWrapHandler,
+    ValidationError,
+    model_serializer,
+    model_validator,
+)
 
 from edge_app.errors import UserError
 
-__all__ = ["Calibration", "CalibrationState", "SizeRule", "certificate_id", "load_calibration", "nominal_calibration"]
+__all__ = [
+    "SIZE_RULES",
+    "SIZE_RULE_WORDS",
+    "Calibration",
+    "CalibrationState",
+    "SizeRule",
+    "certificate_id",
+    "load_calibration",
+    "nominal_calibration",
+    "reading_px",
+]
 
-SizeRule: TypeAlias = Literal["mask", "half_max"]
+SizeRule: TypeAlias = Literal["mask", "half_max", "learned"]
+SIZE_RULES: Final[tuple[SizeRule, ...]] = get_args(SizeRule)
+SIZE_RULE_WORDS: Final[Mapping[SizeRule, str]] = {
+    "mask": "area of the filled mask",
+    "half_max": "area above half of the particle's own contrast",
+    "learned": "diameter as the network reads it off the picture",
+}
+"""What a size is made of, as a certificate and a report say it."""
 CERTIFICATE_SCHEMA: Final = "mfi.certificate/1"
 CalibrationState: TypeAlias = Literal["valid", "expired", "not_calibrated"]
 
 _DECIDING: Final = (
-    "id", "um_per_px", "depth_um", "size_rule", "curve_px", "curve_um", "calibrated", "note",
+    "id", "um_per_px", "depth_um", "size_rule", "curve_px", "curve_um", "calibrated", "note", "size_reader_sha256",
 )  # fmt: skip
 
 
 class Calibration(BaseModel):
     """A monotone size curve and the geometry of the cell.
 
-    The curve maps the equivalent diameter of the size rule in px, ``d_px = 2*sqrt(A/pi)``, to um through
+    The curve maps the equivalent diameter of the size rule in px (see `reading_px`) to um through
     ``(curve_px, curve_um)``, linear between the knots and beyond the last two. A real MFI's curve has an offset of
     several um, because its masks hold the diffraction halo; a single um/px factor does not describe it.
 
@@ -40,7 +66,8 @@ class Calibration(BaseModel):
     depth_um
         Inner depth of the flow cell.
     size_rule
-        ``mask``: area of the filled mask; ``half_max``: area above half of the particle's own contrast.
+        ``mask``: area of the filled mask; ``half_max``: area above half of the particle's own contrast; ``learned``:
+        diameter as the network reads it off the picture.
     created, expires
         UTC, ISO 8601; empty where it never expires (a nominal scale).
     certificate_id, who
@@ -55,6 +82,9 @@ class Calibration(BaseModel):
         Band that holds the whole true curve between ``valid_um`` with 95 % confidence.
     optics
         Fingerprint of the optics: shift of the dark centroid over the field, resolution, background.
+    size_reader_sha256
+        Network and size head whose readings the curve was made of (``learned``): with others it says nothing. Empty
+        where none is needed, or there were no beads.
     """
 
     model_config = ConfigDict(extra="forbid", frozen=True)
@@ -77,6 +107,15 @@ class Calibration(BaseModel):
     band_low_um: tuple[float, ...] = ()
     band_high_um: tuple[float, ...] = ()
     optics: dict[str, Any] = Field(default_factory=dict)
+    size_reader_sha256: str = ""
+
+    @model_serializer(mode="wrap")
+    def _without_empty(self, handler: SerializerFunctionWrapHandler) -> dict[str, Any]:
+        # Certificates made before there was such a key keep the hash that is their id.
+        tree: dict[str, Any] = handler(self)
+        if not self.size_reader_sha256:
+            tree.pop("size_reader_sha256", None)
+        return tree
 
     @model_validator(mode="after")
     def _monotone(self) -> "Calibration":
@@ -133,11 +172,25 @@ class Calibration(BaseModel):
         return np.asarray(np.interp(ecd_um, self.curve_um, self.u_um))
 
     def ecd_um(
-        self, area_px: npt.NDArray[np.generic], half_max_area_px: npt.NDArray[np.generic]
+        self,
+        area_px: npt.NDArray[np.generic],
+        half_max_area_px: npt.NDArray[np.generic],
+        learned_ecd_px: npt.NDArray[np.floating] | None = None,
     ) -> npt.NDArray[np.float32]:
-        """Equivalent circular diameter in um, shape (n,), from the mask's and the half-maximum's area in px."""
-        area = half_max_area_px if self.size_rule == "half_max" else area_px
-        d = 2.0 * np.sqrt(np.asarray(area, np.float64) / np.pi)
+        """Equivalent circular diameter in um, shape (n,), from the reading of the size rule in px.
+
+        Parameters
+        ----------
+        area_px, half_max_area_px
+            Area of the mask and of the half maximum, (n,).
+        learned_ecd_px
+            Diameter that the network reads, (n,); None: not read.
+
+        Returns
+        -------
+        float32 (n,), nan where the rule's reading is not known
+        """
+        d = reading_px(self.size_rule, area_px, half_max_area_px, learned_ecd_px)
         x, y = np.asarray(self.curve_px), np.asarray(self.curve_um)
         size = np.interp(d, x, y)
         slope = (y[-1] - y[-2]) / (x[-1] - x[-2])
@@ -146,6 +199,12 @@ class Calibration(BaseModel):
     def frame_volume_ml(self, width_px: int, height_px: int) -> float:
         """Volume seen by one frame: field times depth (1 mL = 1e12 um^3)."""
         return width_px * height_px * self.um_per_px**2 * self.depth_um * 1e-12
+
+    @property
+    def size_rule_words(self) -> str:
+        """What sizes are made of, for people."""
+        reader = f" (size reader {self.size_reader_sha256[:12]})" if self.size_reader_sha256 else ""
+        return SIZE_RULE_WORDS[self.size_rule] + reader
 
     @property
     def sha256(self) -> str:
@@ -159,16 +218,44 @@ def _moment(text: str) -> datetime:
     return moment if moment.tzinfo else moment.replace(tzinfo=timezone.utc)
 
 
-def nominal_calibration(*, um_per_px: float, depth_um: float) -> Calibration:
+def reading_px(
+    rule: SizeRule,
+    area_px: npt.NDArray[np.generic],
+    half_max_area_px: npt.NDArray[np.generic],
+    learned_ecd_px: npt.NDArray[np.floating] | None = None,
+) -> npt.NDArray[np.float64]:
+    """Equivalent diameter of a size rule in px of the frame, shape (n,).
+
+    ``2 * sqrt(A / pi)`` of the area of ``mask`` or ``half_max``; of ``learned`` the network's diameter as it is, nan
+    where it has read none.
+
+    Examples
+    --------
+    >>> [float(reading_px(rule, np.pi * np.ones(1), 4 * np.pi * np.ones(1), 3 * np.ones(1))[0]) for rule in SIZE_RULES]
+    [2.0, 4.0, 3.0]
+    """
+    if rule == "learned":
+        return np.full(len(area_px), np.nan) if learned_ecd_px is None else np.asarray(learned_ecd_px, np.float64)
+    area = half_max_area_px if rule == "half_max" else area_px
+    return np.asarray(2.0 * np.sqrt(np.asarray(area, np.float64) / np.pi))
+
+
+def nominal_calibration(*, um_per_px: float, depth_um: float, size_rule: SizeRule = "mask") -> Calibration:
     """A straight line through zero from a stated scale: pixels times um per px, flagged as not calibrated.
 
     Examples
     --------
     >>> nominal_calibration(um_per_px=1.33, depth_um=100.0).ecd_um(np.array([100]), np.array([0.0])).round(2)
     array([15.01], dtype=float32)
+    >>> nominal_calibration(um_per_px=1.33, depth_um=100.0, size_rule="learned").id
+    'nominal-1.33um-100um-learned'
     """
     return Calibration(
-        id=f"nominal-{um_per_px:g}um-{depth_um:g}um", um_per_px=um_per_px, depth_um=depth_um, curve_um=(0.0, um_per_px)
+        id=f"nominal-{um_per_px:g}um-{depth_um:g}um" + ("" if size_rule == "mask" else f"-{size_rule}"),
+        um_per_px=um_per_px,
+        depth_um=depth_um,
+        size_rule=size_rule,
+        curve_um=(0.0, um_per_px),
     )
 
 

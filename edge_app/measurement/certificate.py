@@ -88,6 +88,11 @@ def calibrate(
                 f"{standard.name}: {run.um_per_px:g} um/px and {run.width_px} px wide, not as {lots[0][0].name}: "
                 "all lots have to be run on one instrument"
             )
+        if settings.size_rule == "learned" and run.size_reader_sha256 != first.size_reader_sha256:
+            raise CalibrationRefused(
+                f"{standard.name}: read by size reader {run.size_reader_sha256[:12] or 'none'}, {lots[0][0].name} by "
+                f"{first.size_reader_sha256[:12] or 'none'}: one network has to read all lots"
+            )
     tried = [fit_or_reason(s, r, settings) for s, r in sorted(lots, key=lambda pair: pair[0].certified_um)]
     refused = [t for t in tried if isinstance(t, str)]
     if refused:
@@ -150,6 +155,7 @@ def _certificate(
         band_low_um=numbers(curve.low_um.tolist()),
         band_high_um=numbers(curve.high_um.tolist()),
         optics=optics.model_dump(mode="json"),
+        size_reader_sha256=run.size_reader_sha256 if settings.size_rule == "learned" else "",
     )
     bare = Certificate(
         schema_name=CERTIFICATE_SCHEMA,

@@ -19,7 +19,7 @@ class CalibrationSettings(BaseModel):
 
     model_config = ConfigDict(extra="forbid", frozen=True)
 
-    size_rule: SizeRule = Field("half_max", description="Area that the diameter is made of")
+    size_rule: SizeRule = Field("half_max", description="Reading that the diameter is made of")
     valid_days: int = Field(90, ge=1, le=3650, description="Days until the calibration expires")
     min_lots: int = Field(3, ge=2, le=20, description="Fewest bead sizes")
     most_rsd_10um: float = Field(0.10, gt=0, lt=1, description="Largest RSD at 10 um (USP <1788>)")

@@ -31,7 +31,7 @@ def certificate_markdown(certificate: Certificate) -> str:
                 ("instrument", c.instrument or "(not named)"),
                 ("software", c.software),
                 ("scale, cell depth", f"{calibration.um_per_px:g} um/px, {calibration.depth_um:g} um"),
-                ("size rule", calibration.size_rule),
+                ("size rule", calibration.size_rule_words),
                 ("result", "all checks passed" if c.passed else "CHECKS FAILED, see below"),
             ],
         ),

@@ -1,5 +1,6 @@
 """Numbers per particle, for all particles of a frame at once."""
 
+from dataclasses import replace
 from typing import Final
 
 import cv2
@@ -13,7 +14,7 @@ from edge_app.measurement.half_maximum import half_maximum_area
 from edge_app.segmentation.particles import Particles
 from edge_app.segmentation.regions import Regions, centroids
 
-__all__ = ["contour_perimeter", "edge_gradient", "feret_diameters", "hull_pixels", "measure"]
+__all__ = ["contour_perimeter", "edge_gradient", "feret_diameters", "hull_pixels", "measure", "with_learned_size"]
 
 F8 = npt.NDArray[np.float64]
 I4 = npt.NDArray[np.int32]
@@ -138,7 +139,8 @@ def measure(
     frame, time_s
         Sequence number and time of the frame, copied to every row.
     calibration
-        Turns px into um.
+        Turns px into um. By the size rule ``learned`` no size is known yet: ``ecd_um`` is nan until
+        `with_learned_size`.
     centroid_px
         (n, 2) x and y of the regions where they are known already; default: computed.
 
@@ -207,3 +209,33 @@ def measure(
             regions.width_px, regions.height_px, border, frame_width_px=width, frame_height_px=regions.height_frame_px
         ),
     )
+
+
+def with_learned_size(particles: Particles, learned_ecd_px: F4, *, calibration: Calibration) -> Particles:
+    """The particles with what the network reads of their size; by the size rule ``learned`` their ``ecd_um`` too.
+
+    Parameters
+    ----------
+    particles
+        n rows of `measure`.
+    learned_ecd_px
+        float32 (n,), px of the frame.
+    calibration
+        As given to `measure`.
+
+    Examples
+    --------
+    >>> from edge_app.measurement.calibration import nominal_calibration
+    >>> from edge_app.segmentation.threshold import segment
+    >>> ratio = np.full((64, 64), 160, np.uint8)
+    >>> ratio[20:30, 30:40] = 80
+    >>> scale = nominal_calibration(um_per_px=1.5, depth_um=100, size_rule="learned")
+    >>> p = measure(ratio, segment(ratio), frame=7, time_s=0.5, calibration=scale)
+    >>> read = with_learned_size(p, np.array([8.0], np.float32), calibration=scale)
+    >>> float(p.ecd_um[0]), float(read.ecd_um[0])
+    (nan, 12.0)
+    """
+    if calibration.size_rule != "learned":
+        return replace(particles, learned_ecd_px=learned_ecd_px)
+    size = calibration.ecd_um(particles.area_px, particles.half_max_area_px, learned_ecd_px)
+    return replace(particles, learned_ecd_px=learned_ecd_px, ecd_um=size)

@@ -160,7 +160,8 @@ def check_calibration(calibration: Calibration, *, now: datetime | None = None) 
 
 
 def _sizes_um(run: BeadRun, calibration: Calibration) -> npt.NDArray[np.float32]:
-    return calibration.ecd_um(run.particles.area_px, run.particles.half_max_area_px)
+    p = run.particles
+    return calibration.ecd_um(p.area_px, p.half_max_area_px, p.learned_ecd_px)
 
 
 def check_blank(run: BeadRun, calibration: Calibration, limits: BlankLimits) -> list[Check]:

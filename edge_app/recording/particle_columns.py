@@ -3,7 +3,7 @@
 import zlib
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, fields
-from typing import Any
+from typing import Any, Final
 
 import numpy as np
 import numpy.typing as npt
@@ -18,8 +18,12 @@ PARTICLE_DTYPES: Mapping[str, str] = {
     "max_feret_um": "<f4", "min_feret_um": "<f4", "perimeter_um": "<f4", "aspect_ratio": "<f4",
     "circularity": "<f4", "solidity": "<f4", "intensity_mean": "<f4", "intensity_min": "<f4",
     "intensity_max": "<f4", "intensity_std": "<f4", "edge_gradient": "<f4", "border": "|b1", "weight": "<f4",
+    "learned_ecd_px": "<f4",
 }  # fmt: skip
 """Type of each column of ``Particles`` in the record."""
+
+LATER_COLUMNS: Final = frozenset({"learned_ecd_px"})
+"""Columns that earlier records of this version lack; `Particles` fills them with nan."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -156,7 +160,8 @@ def unpack_particles(
 ) -> RecordedParticles:
     """Put a window together from its ``name, dtype, codec, bytes``."""
     table = {name: unpack_column(dtype, codec, data) for name, dtype, codec, data in columns}
-    particles = Particles(**{f.name: table[f.name] for f in fields(Particles)})
+    names = [f.name for f in fields(Particles) if f.name in table or f.name not in LATER_COLUMNS]
+    particles = Particles(**{name: table[name] for name in names})
     n = len(particles)
     if {len(column) for column in table.values()} != {n}:
         raise ValueError(f"columns of different lengths beside {n} rows of frame")

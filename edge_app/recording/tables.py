@@ -26,7 +26,7 @@ PARTICLE_COLUMNS: Final[tuple[str, ...]] = (
     "frame", "x_px", "y_px", "width_px", "height_px", "area_px", "ecd_um", "max_feret_um", "min_feret_um",
     "perimeter_um", "aspect_ratio", "circularity", "solidity", "intensity_mean", "intensity_min", "intensity_max",
     "intensity_std", "edge_gradient", "border", "weight", "class", "confidence",
-    "time_s", "centroid_x_px", "centroid_y_px", "half_max_area_px", "window", "row",
+    "time_s", "centroid_x_px", "centroid_y_px", "half_max_area_px", "window", "row", "learned_ecd_px",
 )  # fmt: skip
 """Order of the exported columns; probabilities come after them."""
 
@@ -113,9 +113,11 @@ def _provenance(record: Record) -> dict[str, str]:
 
 def _particles(record: Record) -> tuple[dict[str, str], Iterator[Chunk]]:
     stored = record.probability_classes
-    docs = {name: COLUMN_DOCS[name] for name in PARTICLE_COLUMNS if name in COLUMN_DOCS}
-    docs["window"] = "window of the run, from 0; window-row is the particle's id"
-    docs["row"] = "row in the window, from 0"
+    own = {
+        "window": "window of the run, from 0; window-row is the particle's id",
+        "row": "row in the window, from 0",
+    }
+    docs = {name: own.get(name) or COLUMN_DOCS[name] for name in PARTICLE_COLUMNS}
     docs |= {f"p_{name}": f"calibrated probability of {name}" for name in stored}
 
     def chunk(rows: RecordedParticles) -> Chunk:

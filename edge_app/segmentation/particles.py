@@ -1,6 +1,6 @@
 """The particles of one frame: a struct of arrays, never an object per particle."""
 
-from dataclasses import dataclass, fields
+from dataclasses import dataclass, field, fields
 
 import numpy as np
 import numpy.typing as npt
@@ -16,7 +16,7 @@ class Particles:
     """One row per particle found in a frame; all arrays have the same length n (0 is allowed).
 
     Pixel columns are measured, ``*_um`` columns come out of the calibration. ``COLUMN_DOCS`` has the formula of
-    every column; the export writes it into its header.
+    every column; the export writes it into its header. ``learned_ecd_px`` left out is nan in every row.
     """
 
     frame: I4
@@ -43,6 +43,11 @@ class Particles:
     edge_gradient: F4
     border: npt.NDArray[np.bool_]
     weight: F4
+    learned_ecd_px: F4 = field(default_factory=lambda: np.empty(0, np.float32))
+
+    def __post_init__(self) -> None:
+        if len(self.learned_ecd_px) == 0 < len(self.frame):
+            object.__setattr__(self, "learned_ecd_px", np.full(len(self.frame), np.nan, np.float32))
 
     def __len__(self) -> int:
         return len(self.frame)
@@ -68,7 +73,8 @@ COLUMN_DOCS: dict[str, str] = {
     "centroid_y_px": "centroid of the filled mask, px (pixel centres are integers)",
     "area_px": "pixels of the mask after hole filling",
     "half_max_area_px": "pixels of the particle above half of its own contrast, holes filled (sub-pixel)",
-    "ecd_um": "equivalent circular diameter 2*sqrt(A/pi) of the calibration's size rule, through its curve, um",
+    "ecd_um": "equivalent circular diameter of the calibration's size rule (2*sqrt(A/pi) of the mask's or the "
+    "half-maximum's area, or learned_ecd_px), through its curve, um",
     "max_feret_um": "largest caliper distance of the mask (36 directions), um",
     "min_feret_um": "smallest caliper distance of the mask (36 directions), um",
     "perimeter_um": "perimeter of the outer contour (Crofton-corrected chain), um",
@@ -82,6 +88,8 @@ COLUMN_DOCS: dict[str, str] = {
     "edge_gradient": "mean Sobel gradient over the mask's outline, fraction of background per px (focus measure)",
     "border": "1 if the mask touches the border of the frame (counted by weight 0)",
     "weight": "Miles-Lantuejoul weight W*H/((W-w)*(H-h)) for a w x h box in a W x H frame; 0 on the border",
+    "learned_ecd_px": "equivalent circular diameter as the network reads it off the picture, px of the frame: exp(its "
+    "output) * 2^log2_reduction * (um per px of the crop / um per px of the frame); nan where it reads no size",
     "class": "class name, or unknown where the classifier rejects",
     "confidence": "calibrated probability of the class (of the best class where rejected)",
 }

@@ -69,6 +69,7 @@ def particles_of_frame(rng: np.random.Generator, *, frame: int, n: int, shape=SH
         edge_gradient=rng.uniform(0, 0.2, n).astype(np.float32),
         border=border,
         weight=np.where(border, 0, 1 / ((1 - w / width) * (1 - h / height))).astype(np.float32),
+        learned_ecd_px=(0.8 * np.sqrt(area)).astype(np.float32),
     )
 
 

@@ -26,6 +26,7 @@ DESIGN_COLUMNS = [
     "solidity", "intensity_mean", "intensity_min", "intensity_max", "intensity_std", "edge_gradient",
     "border", "weight", "class", "confidence",
 ]  # fmt: skip
+LATER_COLUMNS = ["time_s", "centroid_x_px", "centroid_y_px", "half_max_area_px", "window", "row", "learned_ecd_px"]
 PAIRS = [(t, f) for t in TABLE_NAMES for f in EXPORT_FORMATS if f != "mfi-csv" or t == "particles"]
 
 
@@ -78,6 +79,7 @@ def test_golden_rows(tmp_path):
         "ecd_um": 13.42, "max_feret_um": 15.6, "min_feret_um": 11.1, "perimeter_um": 44.5, "aspect_ratio": 0.7115,
         "circularity": 0.948, "solidity": 1 / 3, "intensity_mean": 0.8, "intensity_min": 0.5, "intensity_max": 1.3,
         "intensity_std": 0.0625, "edge_gradient": 1e-6, "border": False, "weight": 1.1,
+        "learned_ecd_px": 9.75,
     }  # fmt: skip
     particles = Particles(**{name: np.array([value], PARTICLE_DTYPES[name]) for name, value in values.items()})
     index = np.array([3])
@@ -103,10 +105,10 @@ def test_golden_rows(tmp_path):
     ]
     row = (
         "12,100,40,12,9,80,13.42,15.6,11.1,44.5,0.7115,0.948,0.33333334,0.8,0.5,1.3,0.0625,1e-06,0,1.1,glass,0.9,"
-        "1.25,105.4,44.1,71.3,0,0"
+        "1.25,105.4,44.1,71.3,0,0,9.75"
     )
     assert lines("particles") == [
-        ",".join([*DESIGN_COLUMNS, "time_s", "centroid_x_px", "centroid_y_px", "half_max_area_px", "window", "row"]),
+        ",".join([*DESIGN_COLUMNS, *LATER_COLUMNS]),
         row,
     ]
     assert json.loads((tmp_path / "json").read_text())["data"] == [

@@ -18,6 +18,7 @@ from edge_app.capture.source import FrameSource, SourceInfo
 from edge_app.classification.backends import OpenedBackend, open_backend
 from edge_app.classification.bundle import Bundle
 from edge_app.classification.classifier import Classifier
+from edge_app.classification.measured_accuracy import measured_accuracy
 from edge_app.config import Settings, without_secrets
 from edge_app.device_messages import info_message, stats_message
 from edge_app.flow_cell_geometry import calibration_doubts, choose_calibration, frame_volume_ml
@@ -251,6 +252,7 @@ class Pipeline:
                 "signed_by": self.bundle.signed_by,
                 "backend": self._opened.backend.name,
                 "backend_version": self._opened.backend.version,
+                "measured": measured_accuracy(self.bundle.description.metrics, self.bundle.description.training),
             },
             extra={
                 "sample": self.settings.run.sample, "operator": self.settings.run.operator, "boot_id": self.boot_id,

@@ -37,6 +37,7 @@ def run_flags(
     age_days: float | None,
     verification: VerificationState,
     simulated: bool,
+    bundle: Mapping[str, Any],
     total: Window,
     overlap: Coincidence | None,
     knows_losses: bool,
@@ -47,6 +48,12 @@ def run_flags(
         flags.append(_error("Record altered", f"The audit chain of the run record is broken: {audit.first_broken}."))
     flags += _calibration_flags(calibration, state, age_days, simulated=simulated)
     flags += _verification_flags(verification, calibration)
+    if not simulated and (bundle.get("measured") or {}).get("taught_on") == "simulator":
+        text = (
+            f"{bundle.get('name')} was taught and measured on simulated pictures, not on those of this instrument. All "
+            "particles count whatever their class; classes, and origins with them, are indicative only."
+        )
+        flags.append(_warning("Classes not verified", text))
     if finished is None:
         flags.append(_warning("Run not finished", "The record was still open when this report was made."))
     elif finished.get("state") not in ("completed", "stopped"):

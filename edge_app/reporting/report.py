@@ -1,6 +1,7 @@
 """The report: records in, one HTML file out that needs nothing else."""
 
 import math
+import re
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -131,6 +132,7 @@ def build_report(
         "runs": [_View(f) for f in facts],
         "multiple": multiple,
         "flags": flags,
+        "grave": list(dict.fromkeys(flag.title for flag in flags if flag.severity == "error")),
         "container_ml": container_ml,
         "comparisons": _comparisons(facts, means, standards, container_ml),
         "mean_results": list(means.values()),
@@ -162,6 +164,10 @@ def build_report(
     return (text.rstrip() + "\n").encode()
 
 
+_SETS: Final = {"test": "particles that it was not taught", "heldout": "by optics that it was not taught either"}
+"""Sets of pictures of the shipped network, as a reader calls them."""
+
+
 class _View:
     """A run as the template sees it: its facts and a few words made of them."""
 
@@ -182,6 +188,26 @@ class _View:
         words = [f"version {bundle['version']}"] if bundle.get("version") else []
         words += [f"{bundle['backend']} {bundle.get('backend_version', '')}".strip()] if bundle.get("backend") else []
         return ", ".join(words)
+
+    @property
+    def accuracy_sizes(self) -> list[str]:
+        """Size ranges at which the classifier was measured, as they stand in its bundle."""
+        sizes = dict.fromkeys(size for scores in self.accuracy.values() for size in scores)
+        return sorted(sizes, key=lambda size: [float(n) for n in re.findall(r"[\d.]*\d", size)])
+
+    @property
+    def accuracy(self) -> Mapping[str, Mapping[str, float]]:
+        """Set of pictures -> size range -> macro-F1; empty where the record has none."""
+        measured = (self.facts.meta.get("bundle") or {}).get("measured") or {}
+        sets = measured.get("macro_f1_by_size_um", {})
+        # The record's JSON is canonical, which puts names in the order of the alphabet.
+        return {_SETS.get(name, name): sets[name] for name in sorted(sets, key=lambda name: (name != "test", name))}
+
+    @property
+    def taught_on(self) -> str:
+        """Where the training pictures came from, empty where it is not known."""
+        measured = (self.facts.meta.get("bundle") or {}).get("measured") or {}
+        return str(measured.get("taught_on") or "")
 
     @property
     def scatter_shown(self) -> int:

@@ -391,6 +391,7 @@ def _read(
             age_days=age_days,
             verification=verification,
             simulated=info.get("kind") == "sim",
+            bundle=meta.get("bundle") or {},
             total=total,
             overlap=overlap,
             knows_losses=bool(info.get("knows_losses", True)),

@@ -143,9 +143,16 @@ def test_an_uncalibrated_run_says_so_at_the_top_and_on_each_page(tmp_path: Path)
     assert "NOT CALIBRATED with beads" in text
 
 
+def test_a_verdict_of_an_uncalibrated_run_says_that_it_is_indicative(tmp_path: Path) -> None:
+    text = text_of(build_report([runs.write_run(tmp_path)], limits=["usp-788"], container_ml=2.0))
+    wording = "Compared with the limits of USP <788> (informational, flow imaging)"
+    assert f"{wording} – indicative only: not calibrated" in text
+
+
 def test_a_calibrated_run_has_no_such_flag(simulated: Path) -> None:
     html = build_report([simulated])
     assert "NOT CALIBRATED" not in html.decode()
+    assert "indicative only" not in text_of(build_report([simulated], limits=["usp-788"], container_ml=2.0))
     assert "Simulated data" in text_of(html)
 
 
@@ -289,6 +296,21 @@ def test_optics_are_shown_where_the_record_has_them(tmp_path: Path) -> None:
     shown = cv2.imdecode(np.frombuffer(base64.b64decode(picture), np.uint8), cv2.IMREAD_GRAYSCALE)
     assert shown.shape == (512, 640)
     assert abs(float(shown.mean()) - 204.0) < 1.0
+
+
+def test_it_says_how_far_the_classes_can_be_believed(simulated: Path, tmp_path: Path) -> None:
+    with open_record(simulated) as record:
+        scores = record.meta["bundle"]["measured"]["macro_f1_by_size_um"]["test"]
+    text = text_of(build_report([simulated]))
+    assert "5 – 8 µm 8 – 15 µm 15 – 70 µm particles that it was not taught" in text
+    assert " ".join(f"{scores[size]:.2f}" for size in ("5-8", "8-15", "15-70")) in text
+    assert "Classes not verified" not in text  # simulated pictures are what it was measured on
+    bundle = {"name": "mfi-default", "measured": {"taught_on": "simulator", "macro_f1_by_size_um": {}}}
+    with runs.create(tmp_path, info={"uri": "dir:/frames", "kind": "dir"}, bundle=bundle) as record:
+        record.finish({})
+    text = text_of(build_report([record.path]))
+    assert text.index("Classes not verified") < text.index("No limits were chosen")
+    assert "does not say how well its classifier does" in text
 
 
 def test_frames_of_the_run_are_shown_with_the_background_behind_each(simulated: Path) -> None:

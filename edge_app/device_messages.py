@@ -16,9 +16,9 @@ from edge_app.identity import PipelineIdentity
 from edge_app.loop import LoopState
 from edge_app.measurement.calibration import Calibration
 from edge_app.measurement.histogram import FINE_EDGES_UM, REPORTING_EDGES_UM
+from edge_app.messaging.counters import PublisherCounters
 from edge_app.messaging.messages import Info, StageTime, Stats
 from edge_app.messaging.provenance import Provenance, calibration_words
-from edge_app.messaging.publisher import PublisherCounters
 from edge_app.messaging.settings import MqttSettings
 from edge_app.windowing import ClosedWindow
 

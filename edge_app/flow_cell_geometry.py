@@ -9,7 +9,7 @@ from edge_app.config import FlowCellSettings
 from edge_app.errors import UserError
 from edge_app.measurement.calibration import Calibration, load_calibration, nominal_calibration
 
-__all__ = ["calibration_doubt", "choose_calibration", "frame_volume_ml"]
+__all__ = ["calibration_doubts", "choose_calibration", "frame_volume_ml"]
 
 CALIBRATIONS: Final = Path(__file__).parent / "measurement" / "calibrations"
 DEFAULT_UM_PER_PX: Final = 1.33
@@ -58,11 +58,28 @@ def frame_volume_ml(height_px: int, width_px: int, *, calibration: Calibration, 
     return calibration.frame_volume_ml(width_px, height_px)
 
 
-def calibration_doubt(calibration: Calibration, at: datetime) -> str:
-    """Why sizes are not to be taken at their word at a moment; empty where they are."""
-    state = calibration.state(at)
-    if state == "expired":
-        return f"calibration {calibration.id} expired on {calibration.expires}"
+def calibration_doubts(calibration: Calibration, at: datetime, *, simulated: bool = False) -> dict[str, str]:
+    """Why sizes are not to be taken at their word at a moment: kind of the event -> one line; empty where they are.
+
+    Parameters
+    ----------
+    simulated
+        A simulated flow cell: its own size curve needs no certificate.
+    """
+    state, name = calibration.state(at), calibration.id
     if state == "not_calibrated":
-        return f"sizes come from {calibration.id}, not from a bead calibration of this instrument"
-    return ""
+        return {"calibration_not_calibrated": f"sizes come from {name}, not from a bead calibration of this instrument"}
+    found = {}
+    if state == "expired":
+        found["calibration_expired"] = f"calibration {name} expired on {calibration.expires}"
+    if calibration.failed_checks:
+        failed = ", ".join(calibration.failed_checks)
+        found["calibration_checks_failed"] = f"calibration {name} was made with a check not passed: {failed}"
+    age_days = calibration.age_days(at)
+    if age_days is not None and age_days < 0:
+        found["calibration_later"] = (
+            f"calibration {name} was made on {calibration.created}, after this run: is the clock right?"
+        )
+    if not calibration.certificate_id and not simulated:
+        found["calibration_uncertified"] = f"calibration {name} has no certificate: a change of it would not show"
+    return found

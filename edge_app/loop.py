@@ -22,6 +22,7 @@ from edge_app.measurement.descriptors import measure, with_learned_size
 from edge_app.recording.frame_hash import FrameHash
 from edge_app.run_ahead import RunAhead
 from edge_app.segmentation.background import Background
+from edge_app.segmentation.frame_strip import FrameStrip
 from edge_app.segmentation.particles import Particles
 from edge_app.segmentation.regions import Regions
 from edge_app.segmentation.segmenter import FrameResult, Segmenter
@@ -119,6 +120,7 @@ class Loop:
         self._stopping = False
         self.frame_hash = FrameHash() if hash_frames else None
         self.state = LoopState()
+        self.strip = FrameStrip()
 
     def windows(self) -> Iterator[ClosedWindow]:
         """Yield each window as it closes; the last one when the source ends or :meth:`stop` was called."""
@@ -229,6 +231,7 @@ class Loop:
                     result.noise,
                     result.uneven,
                 )
+            self.strip.look(frame, reason=result.reason, background=self._segmenter.background)
             self._spend("segment", started)
             yield _SegmentedFrame(frame=frame, arrived=arrived, result=result)
 

@@ -18,9 +18,10 @@ from edge_app.capture.source import FrameSource, SourceInfo, lost_at_end
 from edge_app.classification.backends import OpenedBackend, open_backend
 from edge_app.classification.bundle import Bundle
 from edge_app.classification.classifier import Classifier
+from edge_app.classification.measured_accuracy import measured_accuracy
 from edge_app.config import Settings, without_secrets
 from edge_app.device_messages import info_message, stats_message
-from edge_app.flow_cell_geometry import calibration_doubt, choose_calibration, frame_volume_ml
+from edge_app.flow_cell_geometry import calibration_doubts, choose_calibration, frame_volume_ml
 from edge_app.identity import PipelineIdentity, step_string
 from edge_app.loop import Loop
 from edge_app.measurement.histogram import FINE_EDGES_UM, Histogram
@@ -256,6 +257,7 @@ class Pipeline:
                 "signed_by": self.bundle.signed_by,
                 "backend": self._opened.backend.name,
                 "backend_version": self._opened.backend.version,
+                "measured": measured_accuracy(self.bundle.description.metrics, self.bundle.description.training),
             },
             extra={
                 "sample": self.settings.run.sample, "operator": self.settings.run.operator, "boot_id": self.boot_id,
@@ -281,8 +283,8 @@ class Pipeline:
         for warning in self._opened.warnings:
             self._event(record, "backend_fallback", warning, severity="warning")
             self.on_message(warning)
-        if doubt := calibration_doubt(self.calibration, self.started):
-            self._event(record, f"calibration_{self.calibration_state}", doubt, severity="warning")
+        for kind, doubt in self._calibration_doubts().items():
+            self._event(record, kind, doubt, severity="warning")
 
     def _run_message(self, state: Literal["running", "finished", "failed"], *, ended: datetime | None = None) -> Run:
         """The retained message about this run, as far as it has come."""
@@ -443,6 +445,7 @@ class Pipeline:
             "windows": self._windows,
             "seconds": round(seconds, 3),
             "particles_per_min": round(total.particles / seconds * 60.0, 1) if seconds > 0 else 0.0,
+            "doubts": self._notes(),
             "calibrated": self.calibration.calibrated,
             "calibration_state": self.calibration_state,
             "calibration_age_days": calibration_words(self.calibration, self.started)["calibration_age_days"],
@@ -478,6 +481,7 @@ class Pipeline:
             background_level=state.background_level,
             noise=state.noise,
             uneven=state.uneven,
+            strip=self._loop.strip.moments(),
         )
 
     def _fail(self, record: RunRecord, error: BaseException) -> None:
@@ -496,10 +500,11 @@ class Pipeline:
         """``valid``, ``expired`` or ``not_calibrated``, at the start of the run."""
         return self.calibration.state(self.started)
 
+    def _calibration_doubts(self) -> dict[str, str]:
+        return calibration_doubts(self.calibration, self.started, simulated=self.info.kind == "sim")
+
     def _notes(self) -> list[str]:
-        notes = []
-        if doubt := calibration_doubt(self.calibration, self.started):
-            notes.append(doubt)
+        notes = list(self._calibration_doubts().values())
         if not self.info.knows_losses:
             notes.append("the source cannot tell whether frames were lost")
         return notes

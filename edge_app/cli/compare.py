@@ -5,8 +5,8 @@ from pathlib import Path
 
 import click
 
+from edge_app.cli.record_choice import chosen_record
 from edge_app.recording.atomic_file import atomic_file
-from edge_app.recording.record_reader import find_record
 from edge_app.reporting.comparison import RunComparison, compare_runs, comparison_tree, descriptor_text
 from edge_app.reporting.comparison_page import comparison_page
 from edge_app.reporting.number_text import class_text, interval_text, per_ml_text
@@ -48,7 +48,7 @@ def compare(
       edge-app compare runs/lot_1 runs/lot_2 --class protein_aggregate --from-um 10 --json
     """
     found = compare_runs(
-        find_record(run_a), find_record(run_b), class_name=class_name, from_um=from_um, permutations=permutations,
+        chosen_record(run_a), chosen_record(run_b), class_name=class_name, from_um=from_um, permutations=permutations,
         seed=seed,
     )  # fmt: skip
     files = []

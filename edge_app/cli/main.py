@@ -17,9 +17,9 @@ COMMANDS: Final = {
         "edge_app.cli.calibrate",
         "Calibrate with bead standards: wizard, or one command; writes a certificate.",
     ),
-    "verify": ("edge_app.cli.verify", "Check a run record's audit chain, or the system with blank and beads."),
+    "verify": ("edge_app.cli.verify", "Check a run record, a signed report, or the system with blank and beads."),
     "run": ("edge_app.cli.run", "Capture, segment, classify and count; publish histograms; keep a run record."),
-    "demo": ("edge_app.cli.demo", "Ten seconds of a simulated flow cell with a live histogram."),
+    "demo": ("edge_app.cli.demo", "A simulated flow cell with a live histogram."),
     "watch": ("edge_app.cli.watch", "Live view of any device, as an MQTT subscriber."),
     "classify": ("edge_app.cli.classify", "Classify particle pictures cut by another instrument."),
     "reanalyse": (

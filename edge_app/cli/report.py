@@ -2,18 +2,20 @@
 
 import hashlib
 import json
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
 import click
 
+from edge_app.cli.key_passphrase import key_passphrase
+from edge_app.cli.record_choice import chosen_record
 from edge_app.errors import UserError
 from edge_app.measurement.limits import load_limits
 from edge_app.measurement.verification_history import read_history
 from edge_app.recording.atomic_file import atomic_file
 from edge_app.recording.audit import utc_now
-from edge_app.recording.record_reader import find_record
-from edge_app.recording.signature import sign_report
+from edge_app.recording.signature import check_signable, check_signature, sign_report
 from edge_app.reporting.pdf import write_pdf
 from edge_app.reporting.report import ReportSignature, build_report
 
@@ -37,7 +39,17 @@ __all__ = ["report"]
 @click.option("--pictures/--no-pictures", default=True, show_default=True, help="Show particle pictures.")
 @click.option("--sign", "signer", metavar="NAME", help="Sign the report electronically.")
 @click.option("--meaning", help="What the signature means, e.g. review or approval.")
-@click.option("--key", type=click.Path(path_type=Path), help="Ed25519 private key (PEM) to sign with.")
+@click.option(
+    "--key",
+    type=click.Path(path_type=Path),
+    help="Ed25519 private key (PEM) to sign with; its passphrase is asked for, or EDGE_APP_KEY_PASSPHRASE.",
+)
+@click.option(
+    "--countersign",
+    metavar="FILE",
+    type=click.Path(path_type=Path),
+    help="Sign this signed report of RUN as it is, beside the signatures that it has; no report is made.",
+)
 @click.option("--json", "as_json", is_flag=True, help="Last line of stdout is one JSON object.")
 def report(
     runs: tuple[Path, ...],
@@ -53,6 +65,7 @@ def report(
     signer: str | None,
     meaning: str | None,
     key: Path | None,
+    countersign: Path | None,
     as_json: bool,
 ) -> None:
     """Make the report of a run, or of several aliquots of one sample.
@@ -63,13 +76,29 @@ def report(
     \b
     Examples:
       edge-app report runs/first -o first.html --pdf first.pdf --limits usp-788 --container-ml 1
+      edge-app report runs/first -o first.html --sign "A. Analyst" --meaning review
+      edge-app report runs/first --countersign first.html --sign "B. Officer" --meaning approval
       edge-app report runs/a1 runs/a2 runs/a3 runs/a4 --discard-first --limits usp-787 --container-ml 2
     """
     if (signer is None) != (meaning is None):
         raise UserError("--sign and --meaning go together: who signs, and what for")
     if key is not None and signer is None:
         raise UserError("--key: a signature needs --sign and --meaning too")
-    records = [find_record(path) for path in runs]
+    if countersign is not None and (signer is None or out is not None or pdf is not None):
+        raise UserError("--countersign goes with --sign and --meaning, and makes no file: leave -o and --pdf out")
+    records = [chosen_record(path) for path in runs]
+    passphrase = None if key is None else key_passphrase(key)
+    if signer is not None and meaning is not None:
+        # Refused before a page says that it is signed.
+        for record in records:
+            check_signable(record, name=signer, meaning=meaning, key=key, passphrase=passphrase)
+    if countersign is not None and signer is not None and meaning is not None:
+        _countersign(records, countersign, name=signer, meaning=meaning, key=key, passphrase=passphrase)
+        sha256 = hashlib.sha256(countersign.read_bytes()).hexdigest()
+        result = {"files": [str(countersign)], "sha256": sha256, "signed": True, "warnings": []}
+        click.echo(json.dumps(result) if as_json else f"{countersign}\nSHA-256 {sha256}")
+        return
+    warnings: list[str] = []
     html = build_report(
         records,
         limits=limits,
@@ -82,7 +111,10 @@ def report(
         signature=None
         if signer is None or meaning is None
         else ReportSignature(name=signer, meaning=meaning, time=utc_now()),
+        on_error_flag=lambda flag: warnings.append(f"{flag.title}: {flag.text}"),
     )
+    for warning in warnings:
+        click.echo(warning, err=True)
     out = out or Path(f"{records[0].stem}.html")
     with atomic_file(out) as file:
         file.write(html)
@@ -93,18 +125,31 @@ def report(
     if signer is not None and meaning is not None:
         for path in written:
             for record in records:
-                sign_report(record, path, name=signer, meaning=meaning, key=key)
-    result = {
+                sign_report(record, path, name=signer, meaning=meaning, key=key, passphrase=passphrase)
+    made = {
         "files": [str(p) for p in written],
         "sha256": hashlib.sha256(html).hexdigest(),
         "signed": signer is not None,
+        "warnings": warnings,
     }
     if as_json:
-        click.echo(json.dumps(result))
+        click.echo(json.dumps(made))
     else:
         for path in written:
             click.echo(f"{path}")
-        click.echo(f"SHA-256 {result['sha256']}")
+        click.echo(f"SHA-256 {made['sha256']}")
+
+
+def _countersign(
+    records: Sequence[Path], report: Path, *, name: str, meaning: str, key: Path | None, passphrase: bytes | None
+) -> None:
+    """Add a signature to a report in each of its records, where all of those that it has are good."""
+    for record in records:
+        verdict = check_signature(record, report)
+        if not verdict.ok:
+            raise UserError(f"{report}: is not countersigned: {verdict.problem}")
+    for record in records:
+        sign_report(record, report, name=name, meaning=meaning, key=key, passphrase=passphrase)
 
 
 def _history(path: Path) -> list[dict[str, Any]]:

@@ -100,22 +100,38 @@ def drive(pipeline: Pipeline, *, live: bool) -> dict[str, Any]:
 
 
 def print_result(result: dict[str, Any]) -> None:
-    """The run's numbers for a person."""
+    """The run's numbers for a person, with the intervals that its report has."""
     from rich.console import Console
     from rich.table import Table
+
+    from edge_app.measurement.histogram import REPORTING_EDGES_UM
+    from edge_app.recording.record_reader import open_record
+    from edge_app.reporting.number_text import interval_text, per_ml_text
+    from edge_app.reporting.run_facts import all_sizes
 
     console = Console()
     lost = f"{result['frames_lost']} lost" if result["losses_known"] else "losses not known"
     console.print(
-        f"[bold]{result['run_id']}[/]  {result['particles']} particles in {result['frames']} frames "
-        f"({result['frames_rejected']} rejected, {lost}), {result['volume_ml'] * 1000:.3f} uL, "
-        f"{result['seconds']:.1f} s = {result['particles_per_min']:,.0f} particles/min"
+        f"[bold]{result['run_id']}[/]  {result['particles']:,} particles in {result['volume_ml'] * 1000:.1f} uL",
+        soft_wrap=True,
     )
+    console.print(
+        f"{result['frames']:,} frames ({result['frames_rejected']} rejected, {lost}) in {result['seconds']:.1f} s: "
+        f"{result['particles_per_min']:,.0f} particles/min",
+        soft_wrap=True,
+    )
+    with open_record(Path(result["record"])) as record:
+        _, cells = all_sizes(record)
     table = Table(box=None, pad_edge=False)
-    table.add_column("size")
-    table.add_column("per mL", justify="right")
-    for size, value in result["per_ml"].items():
-        table.add_row(f">= {size} um", "-" if value is None else f"{value:,.0f}")
+    table.add_column("size", no_wrap=True)
+    table.add_column("per mL", justify="right", no_wrap=True)
+    table.add_column("95 % interval", no_wrap=True)
+    for size_um, cell in zip(REPORTING_EDGES_UM, cells, strict=True):
+        found = cell.per_ml
+        if found is None:
+            table.add_row(f">= {size_um:g} um", "-", "" if cell.reported else "below reporting limit")
+        else:
+            table.add_row(f">= {size_um:g} um", per_ml_text(found.value), interval_text(found.low, found.high))
     classes = Table(box=None, pad_edge=False)
     classes.add_column("class")
     classes.add_column("particles", justify="right")
@@ -126,7 +142,6 @@ def print_result(result: dict[str, Any]) -> None:
     console.print(side_by_side)
     if result["rejected"]:
         console.print("left out: " + ", ".join(f"{n:,} {reason}" for reason, n in result["rejected"].items()))
-    if result["calibration_state"] != "valid":
-        state = result["calibration_state"].replace("_", " ")
-        console.print(f"[yellow]sizes from {result['calibration_id']}: {state} with beads on this instrument[/]")
+    for doubt in result["doubts"]:
+        console.print(f"[yellow]{doubt}[/]", soft_wrap=True)
     console.print(f"record: {result['record']}", soft_wrap=True)

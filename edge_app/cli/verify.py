@@ -10,11 +10,13 @@ from typing import Final
 import click
 
 from edge_app.cli.bead_input import open_bead_run
+from edge_app.cli.record_choice import chosen_record
 from edge_app.config import Settings, load_settings
 from edge_app.errors import UserError
 from edge_app.measurement.calibration import Calibration, load_calibration
 from edge_app.measurement.certificate import Check
 from edge_app.measurement.control_chart import ControlChart, charts_of, charts_svg, charts_text
+from edge_app.measurement.four_digits import four_digits
 from edge_app.measurement.suitability import (
     Suitability,
     check_beads,
@@ -26,7 +28,7 @@ from edge_app.measurement.verification_history import HISTORY_FILE, Entry, appen
 from edge_app.messaging.outbox import default_state_dir
 from edge_app.recording.atomic_file import atomic_file
 from edge_app.recording.audit import current_user, utc_now, verify_record
-from edge_app.recording.record_reader import find_record
+from edge_app.recording.signature import check_signature
 from edge_app.reporting.number_text import age_text
 
 __all__ = ["verify"]
@@ -39,6 +41,12 @@ SHOWN: Final = 20
 @click.argument("run", type=click.Path(path_type=Path), required=False)
 @click.option("--run-id", help="Which record, where the folder holds several (default: the newest).")
 @click.option("--head", help="Hash of the last audit entry as it was kept elsewhere (printed, published with the run).")
+@click.option(
+    "--report", type=click.Path(path_type=Path), help="A signed report of RUN: are it and its signatures as signed?"
+)
+@click.option(
+    "--trusted-key", type=click.Path(path_type=Path), help="Public key (PEM) that must have signed the report."
+)
 @click.option("--blank", help="Particle-free water: source URI or run record.")
 @click.option("--beads", help="Bead standard: source URI or run record.")
 @click.option("--limits", type=click.Path(path_type=Path), help="Limits (TOML): tables blank, beads, optics.")
@@ -59,6 +67,8 @@ def verify(
     run: Path | None,
     run_id: str | None,
     head: str | None,
+    report: Path | None,
+    trusted_key: Path | None,
     blank: str | None,
     beads: str | None,
     limits: Path | None,
@@ -70,9 +80,10 @@ def verify(
     who: str | None,
     as_json: bool,
 ) -> None:
-    """Verify a run record, or the system between calibrations.
+    """Verify a run record, a signed report, or the system between calibrations.
 
-    RUN (folder or record): every row is checked against the audit chain; OK, or the first broken record. With --blank
+    RUN (folder or record): every row is checked against the audit chain; OK, or the first broken record. With --report:
+    that, and whether the report is the one that was signed. With --blank
     and --beads: system suitability, pass or fail for each check, kept in a history with control charts. With --history
     alone: that history.
     Exit code 0: OK, or all checks passed; 1: broken, or a check failed (with --history: in the last verification);
@@ -81,6 +92,7 @@ def verify(
     \b
     Examples:
       edge-app verify runs/first
+      edge-app verify runs/first --report first.html
       edge-app verify --blank dir:water --beads dir:beads10 --limits lot_44021.toml --calibration calibration.json
       edge-app verify --history
     """
@@ -88,10 +100,18 @@ def verify(
     measured = blank is not None or beads is not None
     if (run is not None) + (measured or history is not None) != 1:
         raise UserError("verify takes either a RUN, or --blank and/or --beads, or --history")
+    if report is not None and run is None:
+        raise UserError("--report goes with the RUN that it reports on")
+    if trusted_key is not None and report is None:
+        raise UserError("--trusted-key goes with --report")
     if run is None and not measured:
         good = _show_history(place, chart=chart, as_json=as_json)
     elif run is not None:
-        good = _verify_run(find_record(run, run_id), head=head, as_json=as_json)
+        record = chosen_record(run, run_id)
+        if report is not None:
+            good = _verify_report(record, report, trusted_key=trusted_key, as_json=as_json)
+        else:
+            good = _verify_run(record, head=head, as_json=as_json)
     else:
         settings = load_settings(config)
         file = calibration or settings.flow_cell.calibration_file
@@ -118,6 +138,25 @@ def _verify_run(path: Path, *, head: str | None, as_json: bool) -> bool:
         click.echo(f"head {verdict.head}")
     else:
         click.echo(f"BROKEN  {path.name}: {verdict.first_broken}")
+    return verdict.ok
+
+
+def _verify_report(record: Path, report: Path, *, trusted_key: Path | None, as_json: bool) -> bool:
+    verdict = check_signature(record, report, trusted_key=trusted_key)
+    if as_json:
+        tree = {
+            "record": str(record), "report": str(report), "ok": verdict.ok, "problem": verdict.problem,
+            "signatures": [s.as_json() for s in verdict.signatures], "notes": list(verdict.notes),
+        }  # fmt: skip
+        click.echo(json.dumps(tree))
+        return verdict.ok
+    if verdict.ok:
+        for s in verdict.signatures:
+            click.echo(f"SIGNED  {report.name}: {s.name}, {s.meaning}, {s.time}")
+    else:
+        click.echo(f"NOT AS SIGNED  {verdict.problem}")
+    for note in verdict.notes:
+        click.echo(f"note: {note}")
     return verdict.ok
 
 
@@ -163,7 +202,7 @@ def _show(suitability: Suitability, history: Path, *, chart: Path | None, as_jso
         table.add_column(column)
     words = {True: "[green]pass[/]", False: "[red]FAIL[/]", None: "-"}
     for check in suitability.checks:
-        found = "-" if check.value is None else f"{check.value:g} {check.unit}".strip()
+        found = "-" if check.value is None else f"{four_digits(check.value)} {check.unit}".strip()
         table.add_row(check.name, found, check.limit, words[check.passed])
     console = Console()
     console.print(table)

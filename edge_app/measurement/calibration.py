@@ -85,6 +85,8 @@ class Calibration(BaseModel):
     size_reader_sha256
         Network and size head whose readings the curve was made of (``learned``): with others it says nothing. Empty
         where none is needed, or there were no beads.
+    failed_checks
+        Checks of its certificate that were not passed, by name.
     """
 
     model_config = ConfigDict(extra="forbid", frozen=True)
@@ -108,6 +110,7 @@ class Calibration(BaseModel):
     band_high_um: tuple[float, ...] = ()
     optics: dict[str, Any] = Field(default_factory=dict)
     size_reader_sha256: str = ""
+    failed_checks: tuple[str, ...] = ()
 
     @model_serializer(mode="wrap")
     def _without_empty(self, handler: SerializerFunctionWrapHandler) -> dict[str, Any]:
@@ -274,13 +277,23 @@ def certificate_id(tree: dict[str, Any]) -> str:
     return "cal-" + hashlib.sha256(rfc8785.dumps(bare)).hexdigest()[:16]
 
 
+def _with_failed_checks(certificate: dict[str, Any]) -> Any:
+    """The calibration of a certificate with the names of the checks that it failed (one of before has none in it)."""
+    calibration, checks = certificate.get("calibration"), certificate.get("checks")
+    if not isinstance(calibration, dict) or not isinstance(checks, list):
+        return calibration
+    failed = [str(c.get("name")) for c in checks if isinstance(c, dict) and c.get("passed") is False]
+    return {**calibration, "failed_checks": failed}
+
+
 def load_calibration(path: Path) -> Calibration:
     """Read a calibration from a JSON file: a calibration record, or a certificate made by ``edge-app calibrate``.
 
     Raises
     ------
     UserError
-        If the file is missing, holds no calibration, or is a certificate that was changed after it was made.
+        If the file is missing, holds no calibration, is a certificate that was changed after it was made, or a piece
+        of one, which nobody can check.
     """
     try:
         tree = json.loads(path.read_text(encoding="utf-8"))
@@ -288,7 +301,12 @@ def load_calibration(path: Path) -> Calibration:
             found = certificate_id(tree)
             if tree.get("id") != found:
                 raise UserError(f"{path}: certificate {tree.get('id')} was altered: its content gives {found}")
-            tree = tree.get("calibration")
+            tree = _with_failed_checks(tree)
+        elif isinstance(tree, dict) and tree.get("certificate_id"):
+            raise UserError(
+                f"{path}: is a piece of certificate {tree['certificate_id']}, which cannot be checked; "
+                "give the certificate as edge-app calibrate wrote it"
+            )
         return Calibration.model_validate(tree)
     except OSError as error:
         raise UserError(f"{path}: calibration cannot be read ({error.strerror})") from error

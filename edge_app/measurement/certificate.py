@@ -132,6 +132,7 @@ def _certificate(
     created, expires = _utc(made), _utc(made + timedelta(days=settings.valid_days))
     results = tuple(_lot_result(f, curve, residual) for f, residual in zip(lots, curve.residual_um, strict=True))
     optics = fingerprint_of({f"{f.standard.nominal_um:g}": (f.run, f.fit) for f in lots}, results)
+    checks = tuple(checks_of(lots, results, curve, optics, settings))
     run = lots[0].run
 
     def numbers(values: Sequence[float]) -> tuple[float, ...]:
@@ -156,6 +157,7 @@ def _certificate(
         band_high_um=numbers(curve.high_um.tolist()),
         optics=optics.model_dump(mode="json"),
         size_reader_sha256=run.size_reader_sha256 if settings.size_rule == "learned" else "",
+        failed_checks=tuple(c.name for c in checks if c.passed is False),
     )
     bare = Certificate(
         schema_name=CERTIFICATE_SCHEMA,
@@ -169,7 +171,7 @@ def _certificate(
         lots=results,
         slope_um_per_px=round(curve.slope_um_per_px, 5),
         offset_um=round(curve.offset_um, 4),
-        checks=tuple(checks_of(lots, results, curve, optics, settings)),
+        checks=checks,
         optics=optics,
         settings=settings,
     )

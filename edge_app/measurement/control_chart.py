@@ -7,6 +7,8 @@ from xml.sax.saxutils import escape
 
 import numpy as np
 
+from edge_app.measurement.four_digits import four_digits
+
 __all__ = ["ControlChart", "charts_of", "charts_svg", "charts_text"]
 
 D2: Final = 1.128
@@ -99,9 +101,9 @@ def charts_text(charts: Sequence[ControlChart], *, last: int = 40) -> str:
         bottom, top = min(shown.min(), c.low or shown.min()), max(shown.max(), c.high or shown.max())
         level = np.zeros(len(shown)) if top <= bottom else (shown - bottom) / (top - bottom)
         bars = "".join(SPARKS[int(v)] for v in np.minimum(level * len(SPARKS), len(SPARKS) - 1))
-        limits = "" if c.low is None or c.high is None else f"  limits {c.low:.4g} to {c.high:.4g}"
+        limits = "" if c.low is None or c.high is None else f"  limits {four_digits(c.low)} to {four_digits(c.high)}"
         lines.append(
-            f"{c.name.ljust(width)}  {bars}  {c.values[-1]:.4g} {c.unit}{limits}"
+            f"{c.name.ljust(width)}  {bars}  {four_digits(c.values[-1])} {c.unit}{limits}"
             + (f"  SIGNAL: {c.signal}" if c.signal else "")
         )
     return "\n".join(lines)
@@ -139,7 +141,7 @@ def _panel(c: ControlChart, *, top: int) -> list[str]:
             parts.append(
                 f'<line x1="{left}" x2="{right}" y1="{y(value):.1f}" y2="{y(value):.1f}" stroke="{colour}" '
                 f'stroke-dasharray="{dash}"/><text x="{left - 6}" y="{y(value) + 4:.1f}" text-anchor="end" '
-                f'fill="{colour}">{value:.4g}</text>'
+                f'fill="{colour}">{four_digits(value)}</text>'
             )
     path = " ".join(f"{x(i):.1f},{y(v):.1f}" for i, v in enumerate(c.values))
     parts.append(f'<polyline points="{path}" fill="none" stroke="#2c5f8a"/>')

@@ -15,6 +15,7 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_valida
 
 from edge_app.errors import UserError
 from edge_app.measurement.concentration import Interval
+from edge_app.measurement.four_digits import four_digits
 from edge_app.measurement.poisson import poisson_interval
 
 if sys.version_info >= (3, 11):
@@ -192,8 +193,9 @@ class Verdict:
                 else f"; {self.extra_volume_ml:.3g} mL more would decide it at this rate"
             )
         flag = " (limit not verified)" if x.unverified else ""
+        found, low, high = (four_digits(v) for v in (i.value, i.low, i.high))
         return (
-            f"{self.standard.wording}: >= {x.size_um:g} um {i.value:,.4g} [{i.low:,.4g}, {i.high:,.4g}] {i.unit} "
+            f"{self.standard.wording}: >= {x.size_um:g} um {found} [{low}, {high}] {i.unit} "
             f"against at most {x.maximum:,g}{flag}: {self.result}, {position}{more}"
         )
 

@@ -9,6 +9,7 @@ import numpy as np
 
 from edge_app.errors import UserError
 from edge_app.measurement.concentration import CountSeries, Interval
+from edge_app.measurement.four_digits import four_digits
 from edge_app.measurement.poisson import normal_quantile
 from edge_app.measurement.window import Window
 
@@ -89,7 +90,8 @@ class Budget:
     def text(self) -> str:
         """The result as it is stated."""
         percent = f" ({100 * self.expanded / self.value:.2g} %)" if self.value > 0 else ""
-        return f"({self.value:,.4g} +- {self.expanded:,.2g}) per mL{percent}, k = {self.coverage_factor:g}"
+        found, expanded = four_digits(self.value), four_digits(self.expanded)
+        return f"({found} +- {expanded}) per mL{percent}, k = {self.coverage_factor:g}"
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -89,6 +89,19 @@ class Will:
     delay_s: int = 0
 
 
+class _HandshakeSocket(ssl.SSLSocket):
+    """A socket that does not outlive a handshake that failed: the client library forgets it without closing it."""
+
+    def do_handshake(self, block: bool = False) -> None:
+        try:
+            super().do_handshake(block)
+        except (ssl.SSLWantReadError, ssl.SSLWantWriteError):
+            raise
+        except OSError:
+            self.close()
+            raise
+
+
 def tls_context(address: BrokerAddress) -> ssl.SSLContext:
     """TLS as the address asks for.
 
@@ -106,6 +119,7 @@ def tls_context(address: BrokerAddress) -> ssl.SSLContext:
         names = ", ".join(str(f) for f in (address.ca_file, address.client_cert_file, address.client_key_file) if f)
         raise UserError(f"mqtt: certificate or key cannot be read ({names}): {error}") from error
     context.check_hostname = address.check_hostname
+    context.sslsocket_class = _HandshakeSocket
     return context
 
 

@@ -23,7 +23,7 @@ from typing import Any, Final
 import rfc8785
 
 from edge_app.errors import UserError
-from edge_app.recording.schema import AUDITED_TABLES, DDL, connect_reader
+from edge_app.recording.schema import AUDITED_TABLES, DDL, NewerRecordError, connect_reader
 
 __all__ = ["AuditEntry", "Manifest", "Verdict", "append_entry", "current_user", "utc_now", "verify_record"]
 
@@ -219,7 +219,7 @@ def verify_record(path: Path, *, expected_head: str | None = None) -> Verdict:
     Raises
     ------
     UserError
-        If the file is no run record at all. A damaged one gives a verdict, not an error.
+        If there is no such file, or it is of a newer program. A damaged one gives a verdict, not an error.
 
     Examples
     --------
@@ -238,7 +238,7 @@ def verify_record(path: Path, *, expected_head: str | None = None) -> Verdict:
         connection = connect_reader(path)
     except UserError as error:
         # A header that cannot be read is damage like any other, as long as the file is there.
-        if path.is_file():
+        if path.is_file() and not isinstance(error, NewerRecordError):
             return progress.verdict(str(error).removeprefix(f"{path}: "))
         raise
     try:

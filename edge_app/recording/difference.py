@@ -39,7 +39,8 @@ class RecordNumbers:
     frames, frames_lost, frames_rejected, particles, volume_ml
         Totals of the run.
     per_ml
-        Class (``all`` first) -> size in um as text -> cumulative concentration, None where nothing was analysed.
+        Class (``all`` first) -> size in um as text -> cumulative concentration, None where nothing was analysed or
+        the size lies below the smallest one that the record reports.
     counts
         Class -> particles.
     rejected
@@ -235,6 +236,7 @@ def _numbers(record: Record) -> RecordNumbers:
     with record.snapshot():
         meta, total = record.meta, record.total()
         head = [entry.entry_sha256 for entry in record.audit()][-1]
+    least_um = float((((meta.get("settings") or {}).get("window")) or {}).get("min_ecd_um") or 0.0)
     return RecordNumbers(
         run_id=record.run_id,
         started=str(meta["started"]),
@@ -245,7 +247,10 @@ def _numbers(record: Record) -> RecordNumbers:
         frames_rejected=total.frames_rejected,
         particles=total.particles,
         volume_ml=total.volume_ml,
-        per_ml=per_ml(total.histogram, total.volume_ml),
+        per_ml={
+            name: {size: value if float(size) >= least_um else None for size, value in row.items()}
+            for name, row in per_ml(total.histogram, total.volume_ml).items()
+        },
         counts=total.histogram.by_class(),
         rejected=dict(total.rejected),
     )

@@ -22,6 +22,7 @@ th { text-align: left; font-weight: 600; color: var(--soft); border-bottom: 2px 
 td, th { padding: .28rem .6rem; vertical-align: top; } tbody tr + tr td { border-top: 1px solid var(--line); }
 .n { text-align: right; white-space: nowrap; } .up { color: var(--up); } .down { color: var(--down); }
 code { font: 12.5px/1.45 ui-monospace, Menlo, Consolas, monospace; overflow-wrap: anywhere; }
+.wide { overflow-x: auto; } @media screen and (max-width: 700px) { main { margin: 0; padding: 1.2rem 1rem; } }
 .same { color: var(--soft); } .name { min-width: 9rem; } h2, thead { break-after: avoid; }
 @media print { body { background: #fff; font-size: 11px; } main { border: 0; margin: 0; padding: 0; max-width: none; }
   @page { size: A4; margin: 15mm; } }
@@ -63,7 +64,8 @@ def _table(head: Sequence[str], rows: Iterable[str], *, numbers_from: int = 1) -
     cells = [
         f'<th class="n">{h}</th>' if i >= numbers_from else f'<th class="name">{h}</th>' for i, h in enumerate(head)
     ]
-    return f"<table><thead><tr>{''.join(cells)}</tr></thead><tbody>{''.join(rows)}</tbody></table>"
+    body = f"<table><thead><tr>{''.join(cells)}</tr></thead><tbody>{''.join(rows)}</tbody></table>"
+    return f'<div class="wide">{body}</div>'
 
 
 def _change(parent: float | None, child: float | None) -> str:
@@ -100,7 +102,7 @@ def _records(d: Difference) -> str:
         row("head of audit chain", f"<code>{p.head}</code>", f"<code>{c.head}</code>"),
         row("frames", frames(p), frames(c)),
         row("particles", f"{p.particles:,}", f"{c.particles:,}"),
-        row("volume", f"{p.volume_ml * 1e3:,.4f} uL", f"{c.volume_ml * 1e3:,.4f} uL"),
+        row("volume", f"{p.volume_ml * 1e3:,.4f} µL", f"{c.volume_ml * 1e3:,.4f} µL"),
     ]
     return "<h2>Records</h2>" + _table(("", "parent", "child"), rows, numbers_from=9)
 
@@ -110,7 +112,7 @@ def _changes(title: str, head: tuple[str, str, str], changes: Sequence[Change]) 
         return f'<h2>{title}</h2><p class="soft">Nothing.</p>'
 
     def value(text: str | None) -> str:
-        return f"<code>{escape(text)}</code>" if text else '<span class="soft">–</span>'
+        return f"<code>{escape(text.replace('^', ', '))}</code>" if text else '<span class="soft">–</span>'
 
     rows = (f"<tr>{_cell(escape(c.name))}{_cell(value(c.parent))}{_cell(value(c.child))}</tr>" for c in changes)
     return f"<h2>{title}</h2>" + _table(head, rows, numbers_from=9)
@@ -118,8 +120,9 @@ def _changes(title: str, head: tuple[str, str, str], changes: Sequence[Change]) 
 
 def _sizes(d: Difference) -> str:
     p, c = d.parent.per_ml[ALL], d.child.per_ml[ALL]
-    rows = (_row(f"≥ {s} um", p[s], c[s]) for s in d.sizes)
-    return "<h2>Particles per mL</h2>" + _table(("size", "parent", "child", "change"), rows)
+    rows = (_row(f"≥ {s} µm", p[s], c[s]) for s in d.sizes)
+    note = '<p class="soft">A dash: below the smallest size that the record reports, or nothing analysed.</p>'
+    return "<h2>Particles per mL</h2>" + note + _table(("size", "parent", "child", "change"), rows)
 
 
 def _by_class(d: Difference) -> str:
@@ -133,7 +136,7 @@ def _by_class(d: Difference) -> str:
     rows = (
         f"<tr>{_cell(_words(name))}{''.join(pair(name, s) for s in d.sizes)}</tr>" for name in d.classes if name != ALL
     )
-    head = ["class", *(f"≥ {s} um" for s in d.sizes)]
+    head = ["class", *(f"≥ {s} µm" for s in d.sizes)]
     note = '<p class="soft">Where the two differ: parent above, child below.</p>'
     return "<h2>Particles per mL by class</h2>" + note + _table(head, rows)
 

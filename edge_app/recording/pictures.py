@@ -27,7 +27,7 @@ class PictureOptions(BaseModel):
         20,
         ge=0,
         le=500,
-        description="pictures per class kept for certain over the whole run: largest, sample; least certain",
+        description="pictures per class kept for certain over the whole run: largest, least certain, sample",
     )
     per_window: int = Field(
         12, ge=0, le=1000, description="further pictures of each window: largest, least certain, sample"
@@ -134,7 +134,7 @@ class PicturePicker:
     """Looks at every particle once, frame by frame, and hands out the pictures to keep when a window closes.
 
     Kept for certain (as long as ``per_run`` allows) are those that at the end of the run are among its ``gallery``
-    largest of each class, least certain of all, and a uniform sample of each class (``unknown`` is a class): a
+    largest and least certain of each class, and a uniform sample of each (``unknown`` is a class, never uncertain): a
     picture is kept if it is among them so far, which makes their number grow with the logarithm of the count.
     Beside them each window keeps its own largest per class, two least certain and a sample, up to ``per_window``
     and half of ``per_run``. Particles cut by the border (weight 0) are not taken.
@@ -160,7 +160,7 @@ class PicturePicker:
         """Pictures that should have been kept for certain and did not fit into ``per_run``."""
         self._unknown = self.classes.index(UNKNOWN) if UNKNOWN in self.classes else -1
         n, k = len(self.classes), self.options.gallery
-        self._run = {"largest": _Best(n, k), "least_certain": _Best(1, k), "sample": _Best(n, k)}
+        self._run = {"largest": _Best(n, k), "least_certain": _Best(n, k), "sample": _Best(n, k)}
         self._kept = self._kept_per_window = self._order = 0
         self._open_window()
 
@@ -199,12 +199,13 @@ class PicturePicker:
         doubt[kind == self._unknown] = -np.inf
         keys = sample_keys(particles.frame, particles.x_px, particles.y_px)
         zero = np.zeros(n, np.intp)
-        scores = {"largest": (kind, size), "least_certain": (zero, doubt), "sample": (kind, -keys.astype(np.float64))}
+        scores = {"largest": size, "least_certain": doubt, "sample": -keys.astype(np.float64)}
         counted = particles.weight > 0
         wanted = np.zeros(n, np.bool_)
         for bank in (self._run, self._window):
             for name, best in bank.items():
-                where, score = scores[name]
+                # One list for all classes, or one of each.
+                where, score = (zero if len(best.heaps) == 1 else kind), scores[name]
                 passing = counted & (score > best.bar[where])
                 for i in np.flatnonzero(passing).tolist():
                     best.offer(int(where[i]), float(score[i]), first + i)

@@ -333,7 +333,8 @@ class Record:
         class_name
             Only of this class.
         limit
-            At most so many. Up to the run's ``gallery`` setting the answer is exact for the whole run.
+            At most so many. Up to the run's ``gallery`` setting the answer is exact for the whole run (the least
+            certain of one class in a record made before they were kept: among the pictures that there are).
         """
         order = {
             "largest": "ecd_um DESC, seq, particle_row",

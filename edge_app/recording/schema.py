@@ -14,6 +14,7 @@ __all__ = [
     "DDL",
     "RECORD_SCHEMA",
     "SCHEMA_VERSION",
+    "NewerRecordError",
     "check_version",
     "connect_reader",
     "connect_writer",
@@ -74,6 +75,10 @@ AUDITED_TABLES: Final[dict[str, tuple[str, ...]]] = {
 _BUSY_TIMEOUT_S: Final = 30.0
 
 
+class NewerRecordError(UserError):
+    """A record of a newer program: not damaged, and nothing can be said of it."""
+
+
 def check_version(connection: sqlite3.Connection, path: Path) -> None:
     """Refuse a file that is no run record, or one of a newer program.
 
@@ -90,7 +95,7 @@ def check_version(connection: sqlite3.Connection, path: Path) -> None:
     if application != APPLICATION_ID:
         raise UserError(f"{path}: not a run record (an SQLite file of something else)")
     if version > SCHEMA_VERSION:
-        raise UserError(
+        raise NewerRecordError(
             f"{path}: run record of version {version}, this program reads up to {SCHEMA_VERSION}: use a newer edge-app"
         )
     if version < 1:

@@ -18,7 +18,7 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from edge_app.errors import UserError
 from edge_app.recording.atomic_file import atomic_file
-from edge_app.recording.audit import current_user, utc_now, verify_record
+from edge_app.recording.audit import Verdict, current_user, utc_now, verify_record
 from edge_app.recording.record_reader import Record, open_record
 from edge_app.recording.run_record import add_audit_entry
 from edge_app.signing_keys import is_signature, open_private_key, read_public_key
@@ -28,6 +28,7 @@ __all__ = [
     "SIGNATURE_SCHEMA",
     "Signature",
     "SignatureVerdict",
+    "check_signable",
     "check_signature",
     "sidecar_path",
     "sign_report",
@@ -174,16 +175,9 @@ def sign_report(
     review True False
     """
     name, meaning = " ".join(name.split()), " ".join(meaning.split())
-    for field, text in (("name", name), ("meaning", meaning)):
-        if not 1 <= len(text) <= 200:
-            raise UserError(f"signature: {field} is {text!r}: 1 to 200 characters are needed")
+    verdict = check_signable(record_path, name=name, meaning=meaning)
     report_sha256 = _file_sha256(report_path)
-    path, run_id, finished = _identify(record_path)
-    if not finished:
-        raise UserError(f"{path}: the run is not finished, its report cannot be signed yet")
-    verdict = verify_record(path)
-    if not verdict.ok:
-        raise UserError(f"{path}: is not signed, since its audit chain is broken: {verdict.first_broken}")
+    path, run_id, _ = _identify(record_path)
     # Read before anything is written. A report that was made anew loses the signatures of its former self here; the
     # record keeps them.
     sidecar = sidecar_path(report_path)
@@ -212,6 +206,40 @@ def sign_report(
     with atomic_file(sidecar) as file:
         file.write(beside.model_dump_json(by_alias=True, indent=1).encode() + b"\n")
     return signature
+
+
+def check_signable(
+    record_path: Path, *, name: str, meaning: str, key: Path | None = None, passphrase: bytes | None = None
+) -> Verdict:
+    """Whether a report of this record could be signed so: to be asked before a signature is printed in one.
+
+    Parameters
+    ----------
+    record_path, name, meaning, key, passphrase
+        As in :func:`sign_report`.
+
+    Returns
+    -------
+    Verdict
+        Of the record.
+
+    Raises
+    ------
+    UserError
+        If :func:`sign_report` would raise it for anything but the report file.
+    """
+    for field, text in (("name", name), ("meaning", meaning)):
+        if not 1 <= len(" ".join(text.split())) <= 200:
+            raise UserError(f"signature: {field} is {text!r}: 1 to 200 characters are needed")
+    path, _, finished = _identify(record_path)
+    verdict = verify_record(path)
+    if not verdict.ok:
+        raise UserError(f"{path}: is not signed, since its audit chain is broken: {verdict.first_broken}")
+    if not finished:
+        raise UserError(f"{path}: the run is not finished, its report cannot be signed yet")
+    if key is not None:
+        open_private_key(key, passphrase=passphrase)
+    return verdict
 
 
 def check_signature(record_path: Path, report_path: Path, *, trusted_key: Path | None = None) -> SignatureVerdict:

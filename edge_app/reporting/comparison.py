@@ -333,7 +333,7 @@ def _concentration_words(c: RunComparison) -> str:
     verdict = "they differ" if row.shown else "no difference is shown"
     return (
         f"At and above {size_text(row.size_um)} \N{MICRO SIGN}m there are {values}, a difference of "
-        f"{per_ml_text(row.rest.value)} ({interval_text(row.rest.low, row.rest.high)}): {verdict}."
+        f"{per_ml_text(row.rest.value)} (95 % interval {interval_text(row.rest.low, row.rest.high)}): {verdict}."
     )
 
 

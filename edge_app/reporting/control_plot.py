@@ -3,6 +3,7 @@
 from markupsafe import Markup, escape
 
 from edge_app.measurement.control_chart import ControlChart
+from edge_app.measurement.four_digits import four_digits
 from edge_app.reporting.svg import Scale, figure, line, number, rect, text
 
 __all__ = ["control_plot"]
@@ -13,8 +14,7 @@ _LEFT, _RIGHT, _TOP, _BOTTOM = 8.0, 62.0, 10.0, 22.0
 
 
 def _short(value: float) -> str:
-    words = f"{value:,.0f}" if abs(value) >= 1000 else f"{value:.4g}"
-    return words.replace("-", "\N{MINUS SIGN}")
+    return four_digits(value).replace("-", "\N{MINUS SIGN}")
 
 
 def control_plot(chart: ControlChart) -> Markup:
@@ -37,6 +37,11 @@ def control_plot(chart: ControlChart) -> Markup:
         for value, shown in ((chart.high, True), (chart.centre, room), (chart.low, True)):
             if shown:
                 parts.append(text(right + 6, y(value) + 3.5, _short(value), anchor="start"))
+    else:
+        # Without limits the smallest and the largest value say what the course means.
+        for value in sorted({min(chart.values), max(chart.values)}):
+            parts.append(line(_LEFT, y(value), right, y(value), "grid"))
+            parts.append(text(right + 6, y(value) + 3.5, _short(value), anchor="start"))
     path = " ".join(f"{number(a)},{number(y(b))}" for a, b in zip(x, chart.values, strict=True))
     parts.append(f'<polyline points="{path}" class="control-path"/>')
     for at, value, passed, time in zip(x, chart.values, chart.passed, chart.times, strict=True):

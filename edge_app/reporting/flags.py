@@ -37,6 +37,7 @@ def run_flags(
     age_days: float | None,
     verification: VerificationState,
     simulated: bool,
+    bundle: Mapping[str, Any],
     total: Window,
     overlap: Coincidence | None,
     knows_losses: bool,
@@ -45,8 +46,14 @@ def run_flags(
     flags = []
     if not audit.ok:
         flags.append(_error("Record altered", f"The audit chain of the run record is broken: {audit.first_broken}."))
-    flags += _calibration_flags(calibration, state, age_days)
+    flags += _calibration_flags(calibration, state, age_days, simulated=simulated)
     flags += _verification_flags(verification, calibration)
+    if not simulated and (bundle.get("measured") or {}).get("taught_on") == "simulator":
+        text = (
+            f"{bundle.get('name')} was taught and measured on simulated pictures, not on those of this instrument. All "
+            "particles count whatever their class; classes, and origins with them, are indicative only."
+        )
+        flags.append(_warning("Classes not verified", text))
     if finished is None:
         flags.append(_warning("Run not finished", "The record was still open when this report was made."))
     elif finished.get("state") not in ("completed", "stopped"):
@@ -63,7 +70,9 @@ def run_flags(
     return tuple(flags)
 
 
-def _calibration_flags(calibration: Calibration | None, state: CalibrationState, age_days: float | None) -> list[Flag]:
+def _calibration_flags(
+    calibration: Calibration | None, state: CalibrationState, age_days: float | None, *, simulated: bool
+) -> list[Flag]:
     if state == "not_calibrated" or calibration is None:
         name = "none" if calibration is None else calibration.id
         text = (
@@ -71,14 +80,21 @@ def _calibration_flags(calibration: Calibration | None, state: CalibrationState,
             "Every size, and every concentration at and above a size, is indicative only."
         )
         return [_error("Not calibrated", text)]
+    flags = []
     if state == "expired":
         text = f"{calibration.id} expired on {calibration.expires}, before this run"
         text += f"; it was {age_text(age_days)} old." if age_days is not None else "."
-        return [_error("Calibration expired", text)]
+        flags.append(_error("Calibration expired", text))
+    if calibration.failed_checks:
+        text = f"{calibration.id} was made with a check not passed: {', '.join(calibration.failed_checks)}."
+        flags.append(_error("Calibration check failed", text))
+    if not calibration.certificate_id and not simulated:
+        text = f"{calibration.id} is a calibration without a certificate: a change of it would not show."
+        flags.append(_warning("No certificate", text))
     if age_days is not None and age_days < 0:
         text = f"{calibration.id} was made {age_text(-age_days)} after the frames were taken."
-        return [_warning("Calibrated later", text)]
-    return []
+        flags.append(_warning("Calibrated later", text))
+    return flags
 
 
 def _verification_flags(verification: VerificationState, calibration: Calibration | None) -> list[Flag]:

@@ -106,7 +106,9 @@ def _shown(picture: RecordedPicture, *, key: str, um_per_px: float, seen: set[st
 
 
 def galleries(record: Record, *, key: str, um_per_px: float, per_gallery: int = PER_GALLERY) -> tuple[Gallery, ...]:
-    """The largest of each class, the least certain of all, the largest unknown; empty ones are left out.
+    """The largest and the least certain of each class, the largest unknown; empty ones are left out.
+
+    Where the largest of a class are all that were kept of it, they are not shown a second time.
 
     Parameters
     ----------
@@ -117,22 +119,19 @@ def galleries(record: Record, *, key: str, um_per_px: float, per_gallery: int = 
     per_gallery
         Most pictures of each.
     """
-    wanted: list[tuple[str, str, str, list[RecordedPicture]]] = [
-        (
-            f"{class_text(name)}, largest",
-            "by falling size",
-            name,
-            record.pictures("largest", class_name=name, limit=per_gallery),
-        )
-        for name in record.classes
-        if name != UNKNOWN
-    ]
-    doubtful = record.pictures("least_certain", limit=per_gallery)
+    wanted: list[tuple[str, str, str, list[RecordedPicture]]] = []
+    for name in record.classes:
+        if name == UNKNOWN:
+            continue
+        largest = record.pictures("largest", class_name=name, limit=per_gallery)
+        doubtful = record.pictures("least_certain", class_name=name, limit=per_gallery)
+        if {p.particle_id for p in doubtful} <= {p.particle_id for p in largest}:
+            wanted.append((class_text(name), "by falling size: all pictures of this class", name, largest))
+        else:
+            wanted.append((f"{class_text(name)}, largest", "by falling size", name, largest))
+            wanted.append((f"{class_text(name)}, least certain", "by rising confidence", name, doubtful))
     unknown = record.pictures("largest", class_name=UNKNOWN, limit=per_gallery) if UNKNOWN in record.classes else []
-    wanted += [
-        ("least certain of all classes", "by rising confidence", "", doubtful),
-        ("unknown, largest", "not assigned by the classifier", UNKNOWN, unknown),
-    ]
+    wanted.append(("unknown, largest", "not assigned by the classifier", UNKNOWN, unknown))
     seen: set[str] = set()
     return tuple(
         Gallery(

@@ -17,7 +17,8 @@ __all__ = [
     "volume_text",
 ]
 
-NO_VALUE = "\N{EN DASH}"
+_EN_DASH = "\N{EN DASH}"
+NO_VALUE = _EN_DASH
 """Stands where there is no number."""
 
 
@@ -50,23 +51,27 @@ def per_ml_text(value: float | None) -> str:
 
 
 def interval_text(low: float | None, high: float | None) -> str:
-    """An interval; both ends with the decimals of the upper one.
+    """An interval; both ends with the decimals of the upper one, a lower end above 0 never as 0.
 
     Examples
     --------
     >>> interval_text(0.0, 17.68)
     '0 – 17.7'
+    >>> interval_text(0.55, 147.2)
+    '0.55 – 147'
     >>> interval_text(980.2, 1042.0)
     '980 – 1,042'
     >>> interval_text(-3.2, 4.1)
-    '−3.20 – 4.10'
+    '−3.20 to 4.10'
     """
     if low is None or high is None or math.isnan(low) or math.isnan(high):
         return NO_VALUE
     if math.isinf(high):
         return f"\N{GREATER-THAN OR EQUAL TO} {per_ml_text(low)}"
     digits = decimals_for(high)
-    return f"{'0' if low == 0 else _fixed(low, digits)} \N{EN DASH} {_fixed(high, digits)}"
+    first = "0" if low == 0 else _fixed(low, digits if abs(low) >= 10.0**-digits else decimals_for(low))
+    # A dash after a minus sign would read as a second one.
+    return f"{first} {'to' if low < 0 else _EN_DASH} {_fixed(high, digits)}"
 
 
 def count_text(value: int) -> str:

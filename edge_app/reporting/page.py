@@ -22,7 +22,7 @@ from edge_app.reporting.number_text import (
     volume_text,
 )
 
-__all__ = ["asset", "css_string", "page_environment", "when_text"]
+__all__ = ["asset", "css_string", "number_text", "page_environment", "when_text"]
 
 
 def asset(name: str) -> Markup:
@@ -59,8 +59,16 @@ def when_text(text: str) -> str:
 
 
 def number_text(value: float) -> str:
-    """A number of any kind with three digits."""
-    return f"{value:.3g}" if value and abs(value) < 1 else per_ml_text(value)
+    """A number of any kind with three digits.
+
+    Examples
+    --------
+    >>> number_text(0.3), number_text(0.09), number_text(0.000989), number_text(45.0), number_text(0.0)
+    ('0.300', '0.0900', '0.000989', '45.0', '0')
+    """
+    if value and abs(value) < 1:
+        return f"{value:#.3g}".replace("-", "\N{MINUS SIGN}")
+    return per_ml_text(value)
 
 
 def _interval(interval: Interval) -> str:

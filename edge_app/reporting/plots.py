@@ -187,7 +187,7 @@ def interval_gauge(
     inner
         Interval of the count alone, drawn within the whole one.
     """
-    width, height = 240.0, 30.0
+    width, height = 240.0, 36.0
     scale = Scale(limit / 1000.0, limit * 30.0, 4.0, width - 4.0, log=True)
     middle = 13.0
     left, right, at = (scale(max(v, limit / 1000.0)) for v in (low, high, value))

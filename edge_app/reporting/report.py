@@ -1,6 +1,7 @@
 """The report: records in, one HTML file out that needs nothing else."""
 
 import math
+import re
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -13,6 +14,7 @@ from edge_app.errors import UserError
 from edge_app.measurement.control_chart import ControlChart, charts_of
 from edge_app.measurement.limits import LimitTable, Standard, load_limits
 from edge_app.measurement.pixel_guideline import pixel_guideline
+from edge_app.measurement.uncertainty import BudgetRow
 from edge_app.measurement.verification_history import Entry
 from edge_app.measurement.window import REJECTION_REASONS
 from edge_app.reporting.aliquots import AliquotSize, aliquot_sizes, blank_sizes
@@ -20,8 +22,8 @@ from edge_app.reporting.budgets import MAIN_SIZES_UM, SizeResult, class_uncertai
 from edge_app.reporting.control_plot import control_plot
 from edge_app.reporting.flags import Flag, failed_checks
 from edge_app.reporting.limit_comparison import LimitComparison, LimitRow, compare_with_limits
-from edge_app.reporting.number_text import bin_text, interval_text, size_text, volume_text
-from edge_app.reporting.page import asset, css_string, page_environment
+from edge_app.reporting.number_text import bin_text, count_text, interval_text, size_text, volume_text
+from edge_app.reporting.page import asset, css_string, number_text, page_environment
 from edge_app.reporting.plots import (
     SizeBar,
     interval_gauge,
@@ -56,6 +58,7 @@ def build_report(
     pictures: bool = True,
     blank: Path | None = None,
     history: Sequence[Entry] | None = None,
+    on_error_flag: Callable[[Flag], None] | None = None,
 ) -> bytes:
     """Make the report of a run, or of several aliquots of one sample.
 
@@ -81,6 +84,8 @@ def build_report(
         Record of a blank: its concentrations and the differences get a table of their own; no other number changes.
     history
         Verifications of the instrument (``read_history``), instead of those that each record kept at its start.
+    on_error_flag
+        Told each flag that the report shows in red.
 
     Returns
     -------
@@ -113,6 +118,10 @@ def build_report(
     used = facts[1:] if discard_first else facts
     standards = [(limit_table or load_limits())[name] for name in limits]
     means = {s.size_um: mean_result(s.summary.mean, used) for s in sizes}
+    flags = _common_flags(facts)
+    for flag in flags:
+        if flag.severity == "error" and on_error_flag is not None:
+            on_error_flag(flag)
     context = {
         "version": __version__,
         "title": _title(facts),
@@ -122,7 +131,8 @@ def build_report(
         ),
         "runs": [_View(f) for f in facts],
         "multiple": multiple,
-        "flags": _common_flags(facts),
+        "flags": flags,
+        "grave": list(dict.fromkeys(flag.title for flag in flags if flag.severity == "error")),
         "container_ml": container_ml,
         "comparisons": _comparisons(facts, means, standards, container_ml),
         "mean_results": list(means.values()),
@@ -130,6 +140,9 @@ def build_report(
         "no_pictures": "No picture is in this record."
         if pictures
         else "Left out of this report; the record keeps them.",
+        "no_background": "No picture of the background is in this record."
+        if pictures
+        else "The picture of the background is left out of this report; the record keeps it.",
         "discard_first": discard_first,
         "replicate_sizes": sizes,
         "blank": blank_facts,
@@ -149,6 +162,10 @@ def build_report(
     }
     text = page_environment(_FILTERS).get_template("report.html.j2").render(context)
     return (text.rstrip() + "\n").encode()
+
+
+_SETS: Final = {"test": "particles that it was not taught", "heldout": "by optics that it was not taught either"}
+"""Sets of pictures of the shipped network, as a reader calls them."""
 
 
 class _View:
@@ -171,6 +188,26 @@ class _View:
         words = [f"version {bundle['version']}"] if bundle.get("version") else []
         words += [f"{bundle['backend']} {bundle.get('backend_version', '')}".strip()] if bundle.get("backend") else []
         return ", ".join(words)
+
+    @property
+    def accuracy_sizes(self) -> list[str]:
+        """Size ranges at which the classifier was measured, as they stand in its bundle."""
+        sizes = dict.fromkeys(size for scores in self.accuracy.values() for size in scores)
+        return sorted(sizes, key=lambda size: [float(n) for n in re.findall(r"[\d.]*\d", size)])
+
+    @property
+    def accuracy(self) -> Mapping[str, Mapping[str, float]]:
+        """Set of pictures -> size range -> macro-F1; empty where the record has none."""
+        measured = (self.facts.meta.get("bundle") or {}).get("measured") or {}
+        sets = measured.get("macro_f1_by_size_um", {})
+        # The record's JSON is canonical, which puts names in the order of the alphabet.
+        return {_SETS.get(name, name): sets[name] for name in sorted(sets, key=lambda name: (name != "test", name))}
+
+    @property
+    def taught_on(self) -> str:
+        """Where the training pictures came from, empty where it is not known."""
+        measured = (self.facts.meta.get("bundle") or {}).get("measured") or {}
+        return str(measured.get("taught_on") or "")
 
     @property
     def scatter_shown(self) -> int:
@@ -270,6 +307,11 @@ def _counting(row: LimitRow) -> str:
     return interval_text(row.counting_low, row.counting_high)
 
 
+def _budget_value(row: BudgetRow) -> str:
+    """A number of things whole, everything else with three digits."""
+    return count_text(round(row.value)) if row.unit == "particles" else number_text(row.value)
+
+
 def _results(run: _View) -> list[SizeResult | None]:
     """All particles at each size of the table; None where it is not reported."""
     return [size_result(run.facts, size_um) for size_um in run.table.sizes_um]
@@ -323,5 +365,5 @@ _FILTERS: Final[Mapping[str, Callable[..., Any]]] = {
     "pixels": _pixels, "position": _position, "gauge": _gauge, "counting": _counting, "results": _results,
     "main_results": _main_results, "by_class": _by_class, "charts": _charts, "control_plot": control_plot,
     "size_plot": _size_plot, "shape_plot": _shape_plot, "over_time": _over_time, "bin_name": _bin_name,
-    "bar_interval": _bar_interval, "trace": trace_rows, "failed_checks": failed_checks,
+    "bar_interval": _bar_interval, "budget_value": _budget_value, "trace": trace_rows, "failed_checks": failed_checks,
 }  # fmt: skip

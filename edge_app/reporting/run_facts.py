@@ -32,9 +32,9 @@ from edge_app.reporting.number_text import bin_text
 from edge_app.reporting.optics import Optics, read_optics
 from edge_app.reporting.particle_list import pack_particle_list
 from edge_app.reporting.plots import ScatterClass, SizeBar, TimePoint
-from edge_app.reporting.size_table import SizeTable, count_series, size_table
+from edge_app.reporting.size_table import SizeCell, SizeTable, count_series, size_table
 
-__all__ = ["BinRow", "RunFacts", "read_run"]
+__all__ = ["BinRow", "RunFacts", "all_sizes", "read_run"]
 
 SCATTER_POINTS: Final = 2000
 TIME_POINTS: Final = 48
@@ -131,6 +131,19 @@ def _reporting_limit(settings: Mapping[str, Any], calibration: Calibration | Non
         return least
     smallest = float(calibration.ecd_um(np.array([area]), np.array([0.0]))[0])
     return max(least, smallest)
+
+
+def all_sizes(record: Record) -> tuple[float, tuple[SizeCell, ...]]:
+    """All particles of a record at the reporting sizes, as its report has them, from the windows alone.
+
+    Returns
+    -------
+    tuple
+        Reporting limit in um, and one cell per size of ``REPORTING_EDGES_UM``.
+    """
+    limit_um = _reporting_limit(record.meta.get("settings") or {}, record.calibration)
+    table = size_table(count_series(list(record.windows())), classes=(), reporting_limit_um=limit_um)
+    return limit_um, table.of_kind("all")[0].cells
 
 
 def _bins(series: CountSeries | None, total: Window, *, key: str, limit_um: float) -> list[tuple[int, SizeBar]]:
@@ -378,6 +391,7 @@ def _read(
             age_days=age_days,
             verification=verification,
             simulated=info.get("kind") == "sim",
+            bundle=meta.get("bundle") or {},
             total=total,
             overlap=overlap,
             knows_losses=bool(info.get("knows_losses", True)),

@@ -352,9 +352,20 @@ def test_the_command_writes_table_json_and_page(parent: Path, tmp_path: Path) ->
     assert not page.tags.keys() & {"script", "b", "link", "img", "iframe"}
     assert "<b>beads</b> & more" in page.text
     for size, value in difference["child"]["per_ml"]["all"].items():
-        assert f"≥ {size} um" in page.text
+        assert f"≥ {size} µm" in page.text
         assert f"{value:,.0f}" in page.text
     assert {"silicone oil", "glass", "unknown", "beads-2", parent.stem} <= set(page.text)
+
+
+def test_a_size_that_is_not_reported_any_more_carries_no_number(parent: Path, tmp_path: Path) -> None:
+    config = tmp_path / "coarser.toml"
+    config.write_text("[window]\nmin_ecd_um = 6.0\n")
+    d = reanalyse(ReanalysisRequest(parent=parent, out=tmp_path / "out", reason="coarser", config=config)).difference
+    for name in d.classes:
+        assert d.child.per_ml[name]["5"] is None
+        assert d.child.per_ml[name]["10"] is not None
+    assert d.parent.per_ml["all"]["5"] is not None
+    assert "below the smallest size that the record reports" in difference_page(d)
 
 
 def test_particles_are_matched_as_by_hand(measured: Path) -> None:

@@ -14,8 +14,8 @@ from edge_app.config import Settings
 from edge_app.device_messages import stats_message
 from edge_app.loop import LoopState
 from edge_app.measurement.calibration import nominal_calibration
+from edge_app.messaging.counters import PublisherCounters
 from edge_app.messaging.provenance import Provenance
-from edge_app.messaging.publisher import PublisherCounters
 from edge_app.pipeline import Pipeline, RunRequest
 from edge_app.recording.export import export_table
 from edge_app.recording.record_reader import open_record

@@ -13,7 +13,7 @@ from edge_app.capture.registry import open_source
 from edge_app.errors import UserError
 from edge_app.measurement.bead_fit import BeadFitSettings, diameters_px
 from edge_app.measurement.bead_run import read_bead_run
-from edge_app.measurement.calibration import load_calibration
+from edge_app.measurement.calibration import certificate_id, load_calibration
 from edge_app.measurement.certificate import (
     CalibrationRefused,
     CalibrationSettings,
@@ -123,6 +123,27 @@ def test_a_certificate_is_a_calibration_and_shows_any_change(certificate: Certif
     tree["calibration"]["curve_um"][-1] += 1
     path.write_text(json.dumps(tree))
     with pytest.raises(UserError, match="was altered"):
+        load_calibration(path)
+
+
+def test_a_check_that_failed_goes_with_the_calibration(certificate: Certificate, tmp_path: Path) -> None:
+    failed = tuple(c.name for c in certificate.checks if c.passed is False)
+    assert failed == certificate.calibration.failed_checks != ()
+    # A certificate made before the calibration held them.
+    tree = certificate.tree()
+    del tree["calibration"]["failed_checks"]
+    tree["id"] = certificate_id(tree)
+    path = tmp_path / "earlier.json"
+    path.write_text(json.dumps(tree))
+    assert load_calibration(path).failed_checks == failed
+
+
+def test_a_piece_of_a_certificate_is_no_calibration(certificate: Certificate, tmp_path: Path) -> None:
+    path = tmp_path / "piece.json"
+    tree = certificate.tree()["calibration"]
+    tree["curve_um"][-1] += 1
+    path.write_text(json.dumps(tree))
+    with pytest.raises(UserError, match=r"piece of certificate cal-.* give the certificate"):
         load_calibration(path)
 
 

@@ -1,5 +1,6 @@
 """The publisher against real brokers: mosquitto, and once the embedded one."""
 
+import gc
 import json
 import os
 import shutil
@@ -338,7 +339,7 @@ def make_certificates(directory: Path) -> tuple[Path, Path]:
 
 
 @pytest.mark.skipif(shutil.which("openssl") is None, reason="openssl is not installed")
-def test_encrypted_with_a_password_from_the_environment(tmp_path, mosquitto_factory, monkeypatch, until):
+def test_encrypted_with_a_password_from_the_environment(tmp_path, mosquitto_factory, monkeypatch, until, recwarn):
     key, certificate = make_certificates(tmp_path)
     passwords = tmp_path / "passwords"
     passwords.touch(mode=0o600)
@@ -362,6 +363,8 @@ def test_encrypted_with_a_password_from_the_environment(tmp_path, mosquitto_fact
     assert "certificate verify failed" in problem_with("r2")
     monkeypatch.setenv("EDGE_APP_MQTT_PASSWORD", "wrong")
     assert "refused: not authorized" in problem_with("r3", ca_file=certificate)
+    gc.collect()
+    assert not [str(w.message) for w in recwarn if issubclass(w.category, ResourceWarning)]
 
 
 def test_over_websockets(tmp_path, mosquitto_factory, listen, until):

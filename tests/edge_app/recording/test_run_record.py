@@ -249,6 +249,14 @@ def test_what_is_no_record_is_refused_in_one_line(tmp_path):
         assert name in str(caught.value)
 
 
+def test_of_a_record_of_a_newer_program_nothing_is_said(tmp_path):
+    path = runs.write_run(tmp_path)
+    with sqlite3.connect(path) as other:
+        other.execute("PRAGMA user_version=2")
+    with pytest.raises(UserError, match="use a newer edge-app"):
+        verify_record(path)
+
+
 def test_a_record_of_a_newer_program_is_refused(tmp_path):
     path = runs.write_run(tmp_path)
     with sqlite3.connect(path) as other:

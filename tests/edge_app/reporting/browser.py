@@ -82,6 +82,13 @@ class Page:
             assert time.monotonic() < end, f"{expression} never came true"
             time.sleep(0.02)
 
+    def on_a_screen(self, *, width_px: int, height_px: int) -> None:
+        """Lay the page out for a screen of this size."""
+        self._call("Emulation.setEmulatedMedia", media="screen")
+        self._call(
+            "Emulation.setDeviceMetricsOverride", width=width_px, height=height_px, deviceScaleFactor=1, mobile=False
+        )
+
     def as_printed(self, *, width_px: int, height_px: int) -> None:
         """Lay the page out as for print, on a sheet of this inner size."""
         self._call("Emulation.setEmulatedMedia", media="print")

@@ -123,6 +123,19 @@ def test_a_picture_leads_to_its_row_and_back(opened: browser.Page) -> None:
     assert all(there == back for there, back in pairs)
 
 
+def test_a_narrow_screen_shows_the_verdicts_and_never_scrolls_as_a_whole(opened: browser.Page) -> None:
+    opened.on_a_screen(width_px=390, height_px=800)
+    assert opened.evaluate("document.documentElement.scrollWidth") <= 390
+    verdicts = opened.evaluate(
+        "[...document.querySelectorAll('.limits .verdict')]"
+        ".map(e => e.getBoundingClientRect()).map(r => [r.left, r.right])"
+    )
+    assert len(verdicts) == 4
+    assert all(0 <= left < right <= 390 for left, right in verdicts)
+    # Words of a diagram stay large enough to read; it scrolls in its own box.
+    assert opened.evaluate("document.querySelector('svg.plot').getBoundingClientRect().width") >= 600
+
+
 def test_nothing_is_cut_in_print(opened: browser.Page) -> None:
     width, height = A4_INNER_PX
     opened.as_printed(width_px=width, height_px=height)

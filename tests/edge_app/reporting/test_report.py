@@ -21,7 +21,7 @@ from edge_app.measurement.window import REJECTION_REASONS
 from edge_app.recording.pictures import PicturePicker
 from edge_app.recording.record_reader import open_record
 from edge_app.recording.signature import check_signature, sign_report
-from edge_app.reporting.number_text import interval_text, per_ml_text
+from edge_app.reporting.number_text import class_text, interval_text, per_ml_text
 from edge_app.reporting.optics import optics_summary
 from edge_app.reporting.report import ReportSignature, build_report
 from edge_app.reporting.run_facts import read_run
@@ -143,10 +143,33 @@ def test_an_uncalibrated_run_says_so_at_the_top_and_on_each_page(tmp_path: Path)
     assert "NOT CALIBRATED with beads" in text
 
 
+def test_a_verdict_of_an_uncalibrated_run_says_that_it_is_indicative(tmp_path: Path) -> None:
+    text = text_of(build_report([runs.write_run(tmp_path)], limits=["usp-788"], container_ml=2.0))
+    wording = "Compared with the limits of USP <788> (informational, flow imaging)"
+    assert f"{wording} – indicative only: not calibrated" in text
+
+
 def test_a_calibrated_run_has_no_such_flag(simulated: Path) -> None:
     html = build_report([simulated])
     assert "NOT CALIBRATED" not in html.decode()
+    assert "indicative only" not in text_of(build_report([simulated], limits=["usp-788"], container_ml=2.0))
     assert "Simulated data" in text_of(html)
+
+
+def test_a_calibration_with_a_failed_check_or_without_certificate_is_flagged(tmp_path: Path) -> None:
+    failed = {"calibrated": True, "certificate_id": "cal-1", "failed_checks": ("focal plane off the middle",)}
+    for folder, changes, title, words in (
+        ("a", failed, "Calibration check failed", "with a check not passed: focal plane off the middle."),
+        ("b", {"calibrated": True}, "No certificate", "a change of it would not show"),
+    ):
+        calibration = runs.CALIBRATION.model_copy(update=changes)
+        (tmp_path / folder).mkdir()
+        info = {"uri": "dir:/frames", "kind": "dir"}
+        with runs.create(tmp_path / folder, calibration=calibration.model_dump(), info=info) as record:
+            record.finish({})
+        text = text_of(build_report([record.path]))
+        assert text.index(title) < text.index("No limits were chosen")
+        assert words in text
 
 
 def test_an_expired_calibration_is_flagged(tmp_path: Path) -> None:
@@ -230,11 +253,17 @@ def test_pictures_of_the_record(simulated: Path) -> None:
     facts = read_run(simulated)
     with open_record(simulated) as record:
         largest = {c: record.pictures("largest", class_name=c, limit=20) for c in record.classes}
-        doubtful = record.pictures("least_certain", limit=20)
+        doubtful = {c: record.pictures("least_certain", class_name=c, limit=20) for c in record.classes}
     titles = {g.title: [p.particle_id for p in g.pictures] for g in facts.galleries}
     assert titles["silicone oil, largest"] == [p.particle_id for p in largest["silicone_oil"]]
     assert titles["unknown, largest"] == [p.particle_id for p in largest["unknown"]]
-    assert titles["least certain of all classes"] == [p.particle_id for p in doubtful]
+    shown_twice = [c for c in largest if c != "unknown" and f"{class_text(c)}, least certain" in titles]
+    assert {"silicone_oil", "protein_aggregate"} <= set(shown_twice)
+    for name in shown_twice:
+        assert titles[f"{class_text(name)}, least certain"] == [p.particle_id for p in doubtful[name]]
+    for name in set(largest) - set(shown_twice) - {"unknown"}:
+        # All there are: shown once.
+        assert {p.particle_id for p in doubtful[name]} <= {p.particle_id for p in largest[name]}
     assert {e.particle_id for e in facts.register} == {name for ids in titles.values() for name in ids}
 
 
@@ -261,12 +290,40 @@ def test_optics_are_shown_where_the_record_has_them(tmp_path: Path) -> None:
         record.finish({"optics": optics})
     html = build_report([record.path])
     text = text_of(html)
-    assert "204.50" in text
+    assert "204.5" in text
     assert "1.01 %" in text
     picture = re.search(r'src="data:image/jpeg;base64,([^"]+)"', html.decode()).group(1)
     shown = cv2.imdecode(np.frombuffer(base64.b64decode(picture), np.uint8), cv2.IMREAD_GRAYSCALE)
     assert shown.shape == (512, 640)
     assert abs(float(shown.mean()) - 204.0) < 1.0
+
+
+def test_it_says_how_far_the_classes_can_be_believed(simulated: Path, tmp_path: Path) -> None:
+    with open_record(simulated) as record:
+        scores = record.meta["bundle"]["measured"]["macro_f1_by_size_um"]["test"]
+    text = text_of(build_report([simulated]))
+    assert "5 – 8 µm 8 – 15 µm 15 – 70 µm particles that it was not taught" in text
+    assert " ".join(f"{scores[size]:.2f}" for size in ("5-8", "8-15", "15-70")) in text
+    assert "Classes not verified" not in text  # simulated pictures are what it was measured on
+    bundle = {"name": "mfi-default", "measured": {"taught_on": "simulator", "macro_f1_by_size_um": {}}}
+    with runs.create(tmp_path, info={"uri": "dir:/frames", "kind": "dir"}, bundle=bundle) as record:
+        record.finish({})
+    text = text_of(build_report([record.path]))
+    assert text.index("Classes not verified") < text.index("No limits were chosen")
+    assert "does not say how well its classifier does" in text
+
+
+def test_frames_of_the_run_are_shown_with_the_background_behind_each(simulated: Path) -> None:
+    strip = read_run(simulated).optics.strip
+    assert len(strip) == 4
+    assert strip[0].sequence == 0
+    assert strip[-1].time_s > 0.75 * read_run(simulated).total.t1_s
+    for moment in strip:
+        for uri in (moment.frame_uri, moment.background_uri):
+            data = base64.b64decode(uri.removeprefix("data:image/jpeg;base64,"))
+            assert cv2.imdecode(np.frombuffer(data, np.uint8), cv2.IMREAD_GRAYSCALE).shape == (320, 400)
+    text = text_of(build_report([simulated]))
+    assert f"frame {strip[-1].sequence}, {strip[-1].time_s:.1f} s" in text
 
 
 def test_a_drift_of_the_focus_shows(tmp_path: Path) -> None:

@@ -4,6 +4,9 @@ The kinds are those of the stability study (`training.evaluation.corruptions`), 
 severity 2 on either side, so that no level of its table is learned by heart. A network that has learned from these is
 no longer a stranger to the study; that is what they are for ("corruptions as augmentation repair the predictions"),
 and documents that give its figures say so.
+
+The class of a degraded particle is taught, its size is not: contrast raised twofold moves the edge outward, and a
+network that is told the same size for it learns to read every size too small (by 4 % at 30 to 70 um).
 """
 
 from __future__ import annotations
@@ -43,7 +46,7 @@ def degrade_batch(crops: LabelledCrops, rng: np.random.Generator, *, share: floa
     Returns
     -------
     LabelledCrops
-        The others are as they were.
+        The others are as they were; those that were degraded have no known size and depth.
     """
     if share <= 0:
         return crops
@@ -58,7 +61,9 @@ def degrade_batch(crops: LabelledCrops, rng: np.random.Generator, *, share: floa
     pixels[rows] = _with_contrast(pixels[rows], strength[kind == 1])
     rows = chosen[kind == 2]
     pixels[rows] = _with_bias(pixels[rows], strength[kind == 2])
-    return replace(crops, pixels=pixels)
+    ecd_um, depth_um = crops.ecd_um.copy(), crops.depth_um.copy()
+    ecd_um[chosen] = depth_um[chosen] = np.nan
+    return replace(crops, pixels=pixels, ecd_um=ecd_um, depth_um=depth_um)
 
 
 def _with_contrast(pixels: npt.NDArray[np.uint8], strength: F4) -> npt.NDArray[np.uint8]:

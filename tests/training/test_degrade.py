@@ -35,6 +35,10 @@ def test_a_share_is_degraded_the_same_by_the_same_seed_and_the_rest_is_left_alon
     changed = (one.pixels != crops.pixels).any(axis=(1, 2, 3))
     assert 0.17 < changed.mean() < 0.30  # a strength near nothing leaves a crop as it was
     assert np.array_equal(one.label, crops.label)
+    # What is degraded says nothing of size any more.
+    assert np.isnan(one.ecd_um[changed]).all()
+    assert 0.2 < np.isnan(one.ecd_um).mean() < 0.3
+    assert np.array_equal(np.isnan(one.ecd_um), np.isnan(one.depth_um))
 
 
 def test_no_share_takes_nothing_from_the_generator(crops: LabelledCrops) -> None:

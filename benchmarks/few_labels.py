@@ -135,7 +135,8 @@ def untouched(bundle: Bundle, test: LabelledPictures) -> dict[str, Any]:
     """Figures of the bundle as it is, its float network."""
     model = network_from_bundle(bundle, bundle.classes)
     logits = predict(model, test.crops(bundle.geometry))["logits"] / bundle.description.temperature
-    offset = bundle.description.rejection.class_offset or (0.0,) * len(KNOWN)
+    rule = bundle.description.rejection
+    offset = rule.class_offset_unplaced or rule.class_offset or (0.0,) * len(KNOWN)
     return score(logits + np.asarray(bundle.description.log_prior) + np.asarray(offset), test)
 
 

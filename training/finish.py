@@ -72,6 +72,7 @@ def finish_bundle(
     training: Mapping[str, Any],
     taught_mix: Sequence[float] | None = None,
     class_offset: Sequence[float] | None = None,
+    class_offset_unplaced: Sequence[float] | None = None,
     strangers: LabelledCrops | None = None,
     worse: LabelledCrops | None = None,
     learned_from: LabelledCrops | None = None,
@@ -101,6 +102,9 @@ def finish_bundle(
         Class shares of the crops it was taught; default equal. The bundle's probabilities are for equal shares.
     class_offset : sequence of float, optional
         Added to the log probability of each class before the best is chosen; the probabilities stay.
+    class_offset_unplaced : sequence of float, optional
+        Instead of it for crops whose place in the field is not known. The rejection is chosen, and the tests are
+        called, without it.
     strangers : LabelledCrops, optional
         Crops of families outside the classes, not among the tests: they choose the rejection. None: nothing is
         rejected.
@@ -148,6 +152,10 @@ def finish_bundle(
             known_novelty=_novelty(integer, embedding[judged]),
             unknown_novelty=_novelty(integer, stray_embedding),
             class_offset=offset,
+        )
+    if class_offset_unplaced is not None:
+        rejection = rejection.model_copy(
+            update={"class_offset_unplaced": tuple(float(v) for v in class_offset_unplaced)}
         )
     metrics: dict[str, Any] = {}
     confusion = np.zeros((n, n + 1))

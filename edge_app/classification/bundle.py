@@ -82,7 +82,11 @@ class BundleDescription(BaseModel):
             raise ValueError(f"classes must differ and none may be '{UNKNOWN}', found {', '.join(self.classes)}")
         if len(self.log_prior) != n:
             raise ValueError(f"log_prior has {len(self.log_prior)} numbers for {n} classes")
-        for name, values in (("assumed_mix", self.assumed_mix), ("class_offset", self.rejection.class_offset)):
+        for name, values in (
+            ("assumed_mix", self.assumed_mix),
+            ("class_offset", self.rejection.class_offset),
+            ("class_offset_unplaced", self.rejection.class_offset_unplaced),
+        ):
             if values is not None and len(values) != n:
                 raise ValueError(f"{name} has {len(values)} numbers for {n} classes")
         if "model.tflite" not in self.files:
@@ -156,6 +160,8 @@ class Bundle:
         rule = f"p={d.rejection.minimum_probability:g}:n={d.rejection.maximum_novelty:g}:t={d.temperature:g}"
         if d.rejection.class_offset is not None:
             rule += ":o=" + ",".join(f"{v:g}" for v in d.rejection.class_offset)
+        if d.rejection.class_offset_unplaced is not None:
+            rule += ":u=" + ",".join(f"{v:g}" for v in d.rejection.class_offset_unplaced)
         return f"classify:{d.name}@{d.version}:{rule}:m={self.model_sha256[:12]}"
 
     @staticmethod

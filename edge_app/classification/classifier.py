@@ -154,7 +154,12 @@ class Classifier:
         p = probabilities_of(found.logits, temperature=d.temperature, log_prior=self._log_prior)
         novelty = None if found.novelty is None else probability_of_logit(found.novelty[:, 0])
         decided = decide(
-            p, rejection=d.rejection, embedding=found.embedding, prototypes=bundle.prototypes, novelty=novelty
+            p,
+            rejection=d.rejection,
+            embedding=found.embedding,
+            prototypes=bundle.prototypes,
+            novelty=novelty,
+            unplaced=None if self._field_known is None else crops.context[:, self._field_known] <= 0.5,
         )
         if found.size is None:
             return decided

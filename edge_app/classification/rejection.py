@@ -26,6 +26,10 @@ class Rejection(BaseModel):
         default=None,
         description="added to the log probability of each class before the best is chosen; the probabilities stay",
     )
+    class_offset_unplaced: tuple[float, ...] | None = Field(
+        default=None,
+        description="instead of class_offset for a crop whose place in the field is not known, as in tight crops",
+    )
     maximum_novelty: float = Field(
         default=1.0, ge=0, le=1, description="above this probability of being none of the classes"
     )
@@ -123,6 +127,7 @@ def decide(
     embedding: F4 | None = None,
     prototypes: F4 | None = None,
     novelty: F4 | None = None,
+    unplaced: npt.NDArray[np.bool_] | None = None,
 ) -> Classification:
     """Best class, or ``unknown`` (index C) where it is not sure enough or unlike anything of that class.
 
@@ -136,12 +141,25 @@ def decide(
         float32 (n, E) and (C, E); needed only by a rule with ``maximum_distance``.
     novelty
         float32 (n,), probability of being none of the classes; needed only by a rule with ``maximum_novelty`` below 1.
+    unplaced
+        bool (n,), whose place in the field is not known; None: of none.
+
+    Examples
+    --------
+    >>> rule = Rejection(class_offset_unplaced=(1.0, 0.0))
+    >>> even = np.array([[0.4, 0.6], [0.4, 0.6]], np.float32)
+    >>> decide(even, rejection=rule, unplaced=np.array([True, False])).class_index.tolist()
+    [0, 1]
     """
     n, classes = probabilities.shape
     weighed = probabilities
-    if rejection.class_offset is not None:
+    placed = np.zeros(classes, np.float32) if rejection.class_offset is None else np.float32(rejection.class_offset)
+    offset = np.broadcast_to(placed, (n, classes))
+    if rejection.class_offset_unplaced is not None and unplaced is not None:
+        offset = np.where(unplaced[:, None], np.float32(rejection.class_offset_unplaced), offset)
+    if offset.any():
         # Doubt is judged after the offset: what it makes the choice is not turned away for having needed it.
-        weighed = probabilities * np.exp(np.asarray(rejection.class_offset, np.float32))
+        weighed = probabilities * np.exp(offset)
         weighed /= weighed.sum(axis=1, keepdims=True)
     best = weighed.argmax(axis=1) if n else np.empty(0, np.int64)
     confidence = probabilities[np.arange(n), best]

@@ -97,7 +97,8 @@ def test_shapes_types_and_the_unknown_index(classifier: Classifier) -> None:
     assert result.class_index.dtype == np.int16
     assert np.allclose(result.probabilities.sum(axis=1), 1, atol=1e-5)
     rule = classifier.bundle.description.rejection
-    weighed = result.probabilities * np.exp(np.asarray(rule.class_offset or np.zeros(classes), np.float32))
+    # These crops have no place in the field.
+    weighed = result.probabilities * np.exp(np.asarray(rule.class_offset_unplaced or np.zeros(classes), np.float32))
     weighed /= weighed.sum(axis=1, keepdims=True)
     best = weighed.argmax(axis=1)
     assert np.array_equal(result.confidence, result.probabilities[np.arange(300), best])

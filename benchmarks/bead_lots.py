@@ -2,8 +2,16 @@
 
 Single beads are exact spheres (Mie theory). A doublet is two touching beads: the product of their two pictures, turned
 at random in the plane and tilted out of it. Dirt is rough dark particles of many sizes, on the same instrument.
+
+As a command it calibrates an instrument with lots of 5, 10, 15, 25 and 50 um by two size rules from the same frames,
+says how single beads spread by each, and writes the calibrations (``half_max.json``, ``learned.json``) for a cell of
+100 um::
+
+    python -m benchmarks.bead_lots [--instrument nominal|SEED] [--write FOLDER]
 """
 
+import argparse
+import tempfile
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -12,7 +20,15 @@ import numpy as np
 import numpy.typing as npt
 
 from edge_app.capture.frame import RATIO_ONE
+from edge_app.capture.simulation.flow_cell import open_simulation
 from edge_app.capture.simulation.sprite_library import pack
+from edge_app.classification.backends import open_backend
+from edge_app.classification.bundle import Bundle
+from edge_app.classification.classifier import Classifier
+from edge_app.classification.size_reader import SizeReader
+from edge_app.measurement.bead_run import BeadRun, read_bead_run
+from edge_app.measurement.calibration import SizeRule
+from edge_app.measurement.certificate import BeadStandard, CalibrationSettings, calibrate
 from training.optics.medium import POLYSTYRENE_N
 from training.optics.particles import make_particle
 from training.optics.particles.body import Sphere, fine_pixel
@@ -161,3 +177,56 @@ def render_lot(
         metadata={"diameter_um": lot.diameter_um, "sd_um": lot.sd_um, "focus_offset_um": scene.focus_offset_um},
     ).save(path)
     return path
+
+
+def calibration_lots(scene: OpticsScene, *, seed: int, folder: Path) -> list[tuple[BeadStandard, BeadRun]]:
+    """Five lots on one instrument, 40 frames each with 10 % doublets and 5 % dirt, read by the shipped network too."""
+    bundle = Bundle.load()
+    classifier = Classifier(bundle, open_backend(bundle).backend)
+    dirt = render_dirt(scene, seed=seed, particles=6)
+    lots = []
+    for size in (5.0, 10.0, 15.0, 25.0, 50.0):
+        few = {"beads": 24, "doublets": 4} if size < 20 else {"beads": 12, "doublets": 2}
+        sprites = render_lot(
+            folder / f"{size:g}.npz", BeadLot(diameter_um=size, sd_um=0.004 * size), scene, seed=seed + int(size),
+            dirt=dirt, views=12, **few,
+        )  # fmt: skip
+        source = open_simulation(
+            f"sim:?sprites={sprites}&mix=bead:0.85,bead_doublet:0.1,dirt:0.05&size_min_um=1&size_max_um=100"
+            f"&depth_um={DEPTH_UM:g}&focus_offset_um={scene.focus_offset_um:.2f}&frames=40&seed=1"
+            f"&concentration={90000 if size < 40 else 40000}&level={205 if size < 40 else 200}"
+        )
+        standard = BeadStandard(nominal_um=size, certified_um=size, uncertainty_um=0.006 * size, source="sim")
+        lots.append((standard, read_bead_run(source, size_reader=SizeReader(classifier))))
+    return lots
+
+
+def main() -> None:
+    """Command line."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--instrument", default="nominal", help="nominal, or the seed of an unseen one")
+    parser.add_argument("--write", type=Path, help="folder for the calibrations")
+    options = parser.parse_args()
+    nominal = options.instrument == "nominal"
+    seed = 0 if nominal else int(options.instrument)
+    scene = nominal_instrument() if nominal else unseen_instrument(seed)
+    with tempfile.TemporaryDirectory() as folder:
+        lots = calibration_lots(scene, seed=seed, folder=Path(folder))
+    rules: tuple[SizeRule, ...] = ("half_max", "learned")
+    print(f"focus {scene.focus_offset_um:.1f} um off, {scene.um_per_px:.3f} um/px, aperture {scene.na:.3f}")
+    print("| rule | um | reads at the stated scale, um | RSD, % | U (k = 2), um |\n|---|---|---|---|---|")
+    for rule in rules:
+        certificate = calibrate(lots, settings=CalibrationSettings(size_rule=rule))
+        for lot in certificate.lots:
+            reads = lot.reading_px * scene.um_per_px
+            print(
+                f"| {rule} | {lot.nominal_um:g} | {reads:.2f} | {100 * lot.rsd:.1f} | {lot.uncertainty_curve_um:.3f} |"
+            )
+        if options.write is not None:
+            options.write.mkdir(parents=True, exist_ok=True)
+            calibration = certificate.calibration.model_copy(update={"depth_um": 100.0})
+            (options.write / f"{rule}.json").write_text(calibration.model_dump_json(indent=1) + "\n")
+
+
+if __name__ == "__main__":
+    main()

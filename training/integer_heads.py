@@ -52,12 +52,15 @@ def fit_heads(integer: IntegerModel, model: Any, crops: LabelledCrops) -> Intege
         return integer
     said = predict(model, crops)
     _, embedding = run_int8(integer, crops.crops)
-    fitted: dict[str, Head] = {}
-    for output, name in (("size", "size_head"), ("novelty", "novelty_head")):
-        head = getattr(integer, name)
-        if head is not None:
-            fitted[name] = _towards(head, embedding, said[output])
-    return replace(integer, **fitted)
+
+    def fitted(head: Head | None, output: str) -> Head | None:
+        return None if head is None else _towards(head, embedding, said[output])
+
+    return replace(
+        integer,
+        size_head=fitted(integer.size_head, "size"),
+        novelty_head=fitted(integer.novelty_head, "novelty"),
+    )
 
 
 def shift_of_size(integer: IntegerModel, model: Any, crops: LabelledCrops) -> float | None:

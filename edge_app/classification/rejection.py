@@ -153,10 +153,14 @@ def decide(
     """
     n, classes = probabilities.shape
     weighed = probabilities
-    placed = np.zeros(classes, np.float32) if rejection.class_offset is None else np.float32(rejection.class_offset)
+    placed = (
+        np.zeros(classes, np.float32)
+        if rejection.class_offset is None
+        else np.array(rejection.class_offset, np.float32)
+    )
     offset = np.broadcast_to(placed, (n, classes))
     if rejection.class_offset_unplaced is not None and unplaced is not None:
-        offset = np.where(unplaced[:, None], np.float32(rejection.class_offset_unplaced), offset)
+        offset = np.where(unplaced[:, None], np.array(rejection.class_offset_unplaced, np.float32), offset)
     if offset.any():
         # Doubt is judged after the offset: what it makes the choice is not turned away for having needed it.
         weighed = probabilities * np.exp(offset)

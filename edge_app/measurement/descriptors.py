@@ -1,6 +1,5 @@
 """Numbers per particle, for all particles of a frame at once."""
 
-from dataclasses import replace
 from typing import Final
 
 import cv2
@@ -236,6 +235,6 @@ def with_learned_size(particles: Particles, learned_ecd_px: F4, *, calibration: 
     (nan, 12.0)
     """
     if calibration.size_rule != "learned":
-        return replace(particles, learned_ecd_px=learned_ecd_px)
+        return particles.with_columns(learned_ecd_px=learned_ecd_px)
     size = calibration.ecd_um(particles.area_px, particles.half_max_area_px, learned_ecd_px)
-    return replace(particles, learned_ecd_px=learned_ecd_px, ecd_um=size)
+    return particles.with_columns(learned_ecd_px=learned_ecd_px, ecd_um=size)

@@ -162,6 +162,9 @@ class Bundle:
             rule += ":o=" + ",".join(f"{v:g}" for v in d.rejection.class_offset)
         if d.rejection.class_offset_unplaced is not None:
             rule += ":u=" + ",".join(f"{v:g}" for v in d.rejection.class_offset_unplaced)
+        if "reference.npz" in d.files:
+            # The last layers are in it, and they decide classes and sizes as much as the network does.
+            rule += f":h={d.files['reference.npz'][:12]}"
         return f"classify:{d.name}@{d.version}:{rule}:m={self.model_sha256[:12]}"
 
     @staticmethod

@@ -38,6 +38,8 @@ def test_the_shipped_bundle_has_the_promised_classes_and_true_hashes() -> None:
     assert bundle.prototypes is not None
     assert bundle.prototypes.shape[0] == len(bundle.classes)
     assert bundle.model_sha256[:12] in bundle.identity
+    # Where the last layers are.
+    assert bundle.description.files["reference.npz"][:12] in bundle.identity
 
 
 def test_the_shipped_bundle_is_small() -> None:

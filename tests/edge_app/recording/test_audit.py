@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 from edge_app.errors import UserError
 from edge_app.recording.audit import AuditEntry, Manifest, row_sha256, verify_record
 from edge_app.recording.record_reader import open_record
-from edge_app.recording.schema import AUDITED_TABLES
+from edge_app.recording.schema import AUDITED_TABLES, NewerRecordError
 
 CHAINED = (*AUDITED_TABLES, "audit")
 
@@ -160,7 +160,12 @@ def test_a_flipped_byte_of_the_file_is_found_or_changes_no_row(original, tmp_pat
     content[at] ^= data.draw(st.integers(1, 255))
     path = tmp_path_factory.mktemp("flipped") / original.name
     path.write_bytes(content)
-    verdict = verify_record(path)
+    try:
+        verdict = verify_record(path)
+    except NewerRecordError as error:
+        # The byte of the version: nothing is said of such a file but that a newer program is needed.
+        assert path.name in str(error)
+        return
     if verdict.ok:
         assert dump(path) == dump(original)
     else:

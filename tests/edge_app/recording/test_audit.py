@@ -162,10 +162,8 @@ def test_a_flipped_byte_of_the_file_is_found_or_changes_no_row(original, tmp_pat
     path.write_bytes(content)
     try:
         verdict = verify_record(path)
-    except NewerRecordError as error:
-        # The byte of the version: nothing is said of such a file but that a newer program is needed.
-        assert path.name in str(error)
-        return
+    except NewerRecordError:
+        return  # the byte of the version: nothing is said of such a file but that a newer program is needed
     if verdict.ok:
         assert dump(path) == dump(original)
     else:

@@ -16,11 +16,12 @@ import keras
 import numpy as np
 import numpy.typing as npt
 import tensorflow as tf
-from ai_edge_litert.interpreter import Interpreter
+from ai_edge_litert.interpreter import Interpreter, OpResolverType
 from tensorflow.lite.python import schema_py_generated as schema
 from tensorflow.lite.python.convert import mlir_quantize
 from tensorflow.lite.tools import flatbuffer_utils
 
+from converters.joined_pooling import join_before_pooling
 from edge_app.capture.frame import RATIO_ONE
 from edge_app.classification.bundle import Quantisation
 from edge_app.classification.crops import Crops
@@ -46,7 +47,7 @@ class IntegerModel:
     novelty_head: Head | None = None
 
 
-def convert_to_int8(model: Any, representative: Crops, *, code_scale: float) -> IntegerModel:
+def convert_to_int8(model: Any, representative: Crops, *, code_scale: float, join: bool = True) -> IntegerModel:
     """Quantise weights per channel and activations per tensor to int8.
 
     Parameters
@@ -58,6 +59,8 @@ def convert_to_int8(model: Any, representative: Crops, *, code_scale: float) -> 
         A few hundred crops that cover what will be seen; they set the ranges of the activations.
     code_scale : float
         The network's real input is ``(code - 160) / code_scale``.
+    join : bool
+        Join the context before pooling (`converters.joined_pooling`); False is there to compare with.
 
     Returns
     -------
@@ -81,6 +84,8 @@ def convert_to_int8(model: Any, representative: Crops, *, code_scale: float) -> 
     # Inputs in a list: the converter hands them over in one.
     taken = [model.input[name] for name in ("crop", "context")]
     called = keras.Model(taken, {name: model.output[name] for name in ("logits", "embedding")})
+    if join:
+        called = join_before_pooling(called)
     converter = tf.lite.TFLiteConverter.from_keras_model(called)
     converter.optimizations = [tf.lite.Optimize.DEFAULT]
     converter.representative_dataset = crops
@@ -186,9 +191,23 @@ def _quantisation(detail: Any) -> Quantisation:
     return Quantisation(scale=float(scale), zero_point=int(zero_point))
 
 
-def run_int8(model: IntegerModel, crops: Crops, *, batch: int = 64) -> tuple[F4, F4]:
-    """Logits (n, C) and embeddings (n, E) as a bundle of this model will give them, for checks before there is one."""
-    interpreter = Interpreter(model_content=model.content)
+def run_int8(model: IntegerModel, crops: Crops, *, batch: int = 64, built_in: bool = False) -> tuple[F4, F4]:
+    """Logits (n, C) and embeddings (n, E) as a bundle of this model will give them, for checks before there is one.
+
+    Parameters
+    ----------
+    model : IntegerModel
+    crops : Crops
+    batch : int
+    built_in : bool
+        By TFLite's own kernels, which round as ``tflite_runtime`` does, in place of XNNPACK; four times slower.
+
+    Returns
+    -------
+    logits, embedding : ndarray of float32
+    """
+    kernels = OpResolverType.BUILTIN_WITHOUT_DEFAULT_DELEGATES if built_in else OpResolverType.AUTO
+    interpreter = Interpreter(model_content=model.content, experimental_op_resolver_type=kernels)
     for detail in interpreter.get_input_details():
         interpreter.resize_tensor_input(detail["index"], [batch, *detail["shape"][1:]])
     interpreter.allocate_tensors()

@@ -16,14 +16,11 @@ from typing import Final
 
 import cv2
 import numpy as np
-import numpy.typing as npt
 
-from edge_app.capture.frame import RATIO_ONE
 from training.datasets.labelled import LabelledCrops
+from training.evaluation.corruptions import brightness, contrast
 
 __all__ = ["degrade_batch"]
-
-F4 = npt.NDArray[np.float32]
 
 #: Standard deviation of a Gaussian blur as wide as a disc of radius 0.4 to 1.1 px (half of the radius).
 BLUR_PX: Final = (0.2, 0.55)
@@ -57,24 +54,11 @@ def degrade_batch(crops: LabelledCrops, rng: np.random.Generator, *, share: floa
     for row, place in zip(chosen[kind == 0].tolist(), strength[kind == 0].tolist(), strict=True):
         sigma = BLUR_PX[0] + (BLUR_PX[1] - BLUR_PX[0]) * place
         pixels[row, ..., 0] = cv2.GaussianBlur(pixels[row, ..., 0], (0, 0), sigma, borderType=cv2.BORDER_REPLICATE)
+    low, high = np.log(CONTRAST)
     rows = chosen[kind == 1]
-    pixels[rows] = _with_contrast(pixels[rows], strength[kind == 1])
+    pixels[rows] = contrast(pixels[rows], np.exp(low + (high - low) * strength[kind == 1]))
     rows = chosen[kind == 2]
-    pixels[rows] = _with_bias(pixels[rows], strength[kind == 2])
+    pixels[rows] = brightness(pixels[rows], BIAS[0] + (BIAS[1] - BIAS[0]) * strength[kind == 2])
     ecd_um, depth_um = crops.ecd_um.copy(), crops.depth_um.copy()
     ecd_um[chosen] = depth_um[chosen] = np.nan
     return replace(crops, pixels=pixels, ecd_um=ecd_um, depth_um=depth_um)
-
-
-def _with_contrast(pixels: npt.NDArray[np.uint8], strength: F4) -> npt.NDArray[np.uint8]:
-    low, high = np.log(CONTRAST).astype(np.float32)
-    gain = np.exp(low + (high - low) * strength)[:, None, None, None]
-    changed = RATIO_ONE + gain * (pixels.astype(np.float32) - RATIO_ONE)
-    return np.clip(np.rint(changed), 0, 255).astype(np.uint8)
-
-
-def _with_bias(pixels: npt.NDArray[np.uint8], strength: F4) -> npt.NDArray[np.uint8]:
-    bias = (BIAS[0] + (BIAS[1] - BIAS[0]) * strength)[:, None, None, None]
-    seen = np.clip(pixels.astype(np.float32) + bias, 0, 255)
-    changed = seen * (np.float32(RATIO_ONE) / np.minimum(RATIO_ONE + bias, np.float32(255)))
-    return np.clip(np.rint(changed), 0, 255).astype(np.uint8)

@@ -18,6 +18,7 @@ from edge_app.errors import UserError
 from training.augment import augment_batch
 from training.datasets.labelled import LabelledCrops, sampling_weights
 from training.degrade import degrade_batch
+from training.dither import dithered_network
 from training.fitting.losses import class_losses, novelty_loss, size_loss
 from training.fitting.machines import Machines
 from training.fitting.quiet_import import quiet_start
@@ -228,6 +229,7 @@ class _Lesson:
         self.sized = "size" in model.output
         self.tells_strangers = False
         with machines.strategy.scope():
+            self.taught = dithered_network(model, steps=schedule.dither_steps)
             self.courses = _courses(model, schedule, machines)
         self._steps: dict[tuple[int, bool], Callable[..., Any]] = {}
         self._answers = _asked(model)
@@ -251,7 +253,7 @@ class _Lesson:
 
         def replica(crop: Any, context: Any, target: Any, weight: Any, size: Any, rate: Any) -> Any:
             with tf.GradientTape() as tape:
-                out = self.model({"crop": crop, "context": context}, training=True)
+                out = self.taught({"crop": crop, "context": context}, training=True)
                 each = class_losses(out["logits"], target, robust_q=schedule.robust_q)
                 loss = tf.reduce_mean(weight * each)
                 total = loss + schedule.size_weight * size_loss(out["size"], size) if self.sized else loss
@@ -439,7 +441,7 @@ def teach(
         if keeping is not None and machines.chief:
             TeachingState(
                 epoch=epoch + 1,
-                network=[v.numpy() for v in model.variables],
+                network=[v.numpy() for v in lesson.taught.variables],
                 optimizers=[v.numpy() for v in lesson.optimizer_variables],
                 generator=rng.bit_generator.state,
                 identity=keeping.identity,
@@ -530,7 +532,7 @@ def _row(
 
 def _restore(lesson: _Lesson, state: TeachingState, path: Path) -> None:
     for variables, values in (
-        (lesson.model.variables, state.network),
+        (lesson.taught.variables, state.network),
         (lesson.optimizer_variables, state.optimizers),
     ):
         if [tuple(v.shape) for v in variables] != [np.shape(a) for a in values]:

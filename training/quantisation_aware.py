@@ -30,6 +30,7 @@ import numpy.typing as npt
 import tensorflow as tf
 from keras import layers
 
+from converters.joined_pooling import layers_joined
 from converters.tflite import range_ends
 from edge_app.classification.crops import Crops
 from edge_app.errors import UserError
@@ -68,9 +69,11 @@ class FineTuned:
 class _RoundedLayer(layers.Layer):
     """A convolution or dense layer with its batch normalisation folded in and its weights rounded; shares variables."""
 
-    def __init__(self, inner: Any, norm: Any | None) -> None:
+    def __init__(self, inner: Any, norm: Any | None, over_map: bool = False) -> None:
         super().__init__(name=f"rounded_{inner.name}")
         self.inner, self.norm = inner, norm
+        # A dense layer that becomes a convolution (`converters.joined_pooling`) is rounded as one.
+        self.over_map = over_map
 
     def call(self, x: Any) -> Any:
         """Run it."""
@@ -83,10 +86,10 @@ class _RoundedLayer(layers.Layer):
             shape = (1, 1, -1, 1) if depthwise else (1,) * (len(kernel.shape) - 1) + (-1,)
             kernel = kernel * tf.reshape(factor, shape)
             bias = (bias - n.moving_mean) * factor + n.beta
-        kernel = (
-            _rounded_per_tensor(kernel) if isinstance(inner, layers.Dense) else _rounded_per_channel(kernel, depthwise)
-        )
-        if isinstance(inner, layers.Dense):
+        dense = isinstance(inner, layers.Dense)
+        per_tensor = dense and not self.over_map
+        kernel = _rounded_per_tensor(kernel) if per_tensor else _rounded_per_channel(kernel, depthwise)
+        if dense:
             y = tf.matmul(x, kernel)
         elif depthwise:
             strides = (1, *inner.strides, 1)
@@ -168,13 +171,14 @@ def rounded_network(model: Any, representative: Crops) -> Any:
     keras.Model
     """
     followers = _followers(model)
+    joins, over_map = layers_joined(model)
 
     def only(layer: Any, kinds: Any) -> Any | None:
         after = followers.get(layer.name, [])
         return after[0] if len(after) == 1 and isinstance(after[0], kinds) else None
 
     def rounds_after(layer: Any) -> bool:
-        if layer.name in _EXACT or isinstance(layer, _PASS_ON):
+        if layer.name in _EXACT or layer.name in joins or isinstance(layer, _PASS_ON):
             return False
         # What is joined is rounded at the steps of the whole.
         return only(layer, (*_FUSED, layers.BatchNormalization, layers.Concatenate)) is None
@@ -193,7 +197,7 @@ def rounded_network(model: Any, representative: Crops) -> Any:
             out = args[0]
         elif layer.name not in _EXACT and isinstance(layer, (layers.Conv2D, layers.DepthwiseConv2D, layers.Dense)):
             norm = only(layer, layers.BatchNormalization)
-            out = _RoundedLayer(layer, norm)(*args)
+            out = _RoundedLayer(layer, norm, layer.name in over_map)(*args)
             if norm is not None:
                 folded.add(id(out))
         else:

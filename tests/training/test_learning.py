@@ -64,12 +64,14 @@ class Stop(Exception):
     """Stands for a kill between two epochs."""
 
 
-@pytest.mark.parametrize("stages", [(), (StageRate(), StageRate(after=0.4, rate=0.3))])
+@pytest.mark.parametrize(
+    ("stages", "dither_steps"), [((), 0.0), ((StageRate(), StageRate(after=0.4, rate=0.3)), 0.0), ((), 2.0)]
+)
 def test_a_training_that_goes_on_ends_as_one_that_was_never_stopped(
-    tmp_path: Path, stages: tuple[StageRate, ...]
+    tmp_path: Path, stages: tuple[StageRate, ...], dither_steps: float
 ) -> None:
     options: dict[str, Any] = {
-        "schedule": replace(SCHEDULE, stages=stages),
+        "schedule": replace(SCHEDULE, stages=stages, dither_steps=dither_steps),
         "validation": Validation(crops=spots(seed=99), keep_start=True),
     }
     unbroken = network()

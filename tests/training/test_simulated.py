@@ -14,7 +14,16 @@ from training.fitting.repeatable import make_repeatable
 from training.fitting.start import network_from_bundle
 from training.learning import Schedule
 from training.optics import KNOWN
-from training.simulated import LIBRARIES, PRIOR, TEACHING, RollingExposures, SimulatedFit, simulate_fit
+from training.simulated import (
+    LIBRARIES,
+    PRIOR,
+    SMALLEST_TOLD_APART_UM,
+    TEACHING,
+    RollingExposures,
+    SimulatedFit,
+    show_oil_clusters_again,
+    simulate_fit,
+)
 
 
 def test_test_libraries_share_no_seed_with_the_training_and_reach_outside_its_optics() -> None:
@@ -108,3 +117,21 @@ def test_from_nothing_to_a_bundle_and_the_same_after_a_stop(tmp_path: Path, monk
     moved = network_from_bundle(taught_on, KNOWN).get_weights()
     assert not all(np.array_equal(a, b) for a, b in zip(moved, second, strict=True))
     assert max(float(np.abs(a - b).max()) for a, b in zip(moved, second, strict=True)) < 0.5
+
+
+def test_oil_that_touches_is_shown_again_and_nothing_else(tmp_path: Path) -> None:
+    drawn = render_shards(
+        tmp_path, families=("silicone_oil", "cellulose"), volumes=60, seed=3, ranges="training", views_per_volume=2
+    )
+    shown = show_oil_clusters_again(drawn, times=3)
+    was, now = (np.unique(s.group, return_counts=True) for s in (drawn, shown))
+    assert np.array_equal(was[0], now[0])
+    again = now[1] != was[1]
+    oil = np.array([drawn.family[drawn.group == g][0] == "silicone_oil" for g in was[0]])
+    # One droplet in eleven is of several, and a fibre, though long, is no cluster of droplets.
+    assert 0 < again[oil].sum() <= 0.3 * oil.sum()
+    assert not again[~oil].any()
+    for g in was[0][again]:
+        views = np.flatnonzero(drawn.group == g)
+        assert np.isin(np.unique(shown.start[shown.group == g], return_counts=True)[1], (1, 3)).all()
+        assert (drawn.ecd_um[views] >= SMALLEST_TOLD_APART_UM).all()

@@ -17,8 +17,19 @@ __all__ = ["SEVERITIES", "Corruption", "blur_disc", "brightness", "contrast"]
 U1 = npt.NDArray[np.uint8]
 
 
-def _look_up(pixels: U1, curve: npt.NDArray[np.floating]) -> U1:
-    return np.clip(np.rint(curve), 0, 255).astype(np.uint8)[pixels]
+F8 = npt.NDArray[np.float64]
+#: One strength for all crops, or one for each, shape (n,).
+Strength = float | npt.NDArray[np.floating]
+
+
+def _look_up(pixels: U1, curve: F8) -> U1:
+    """Codes by a curve of shape (256,), or by one for each crop, (n, 256)."""
+    codes = np.clip(np.rint(curve), 0, 255).astype(np.uint8)
+    return codes[pixels] if codes.ndim == 1 else codes[np.arange(len(pixels))[:, None, None, None], pixels]
+
+
+def _beside_codes(strength: Strength) -> F8 | float:
+    return np.asarray(strength, np.float64)[:, None] if np.ndim(strength) else float(strength)
 
 
 def blur_disc(pixels: U1, radius_px: float) -> U1:
@@ -41,23 +52,34 @@ def blur_disc(pixels: U1, radius_px: float) -> U1:
     return np.stack(blurred)[..., None]
 
 
-def contrast(pixels: U1, gain: float) -> U1:
+def contrast(pixels: U1, gain: Strength) -> U1:
     """Departure from the background times ``gain``, cut off at black and white.
 
     A gain of the whole picture would change nothing: the device divides by a background that has it too.
+
+    Parameters
+    ----------
+    pixels : ndarray of uint8 (n, W, W, 1)
+    gain : float or ndarray (n,)
     """
-    return _look_up(pixels, RATIO_ONE + gain * (np.arange(256.0) - RATIO_ONE))
+    return _look_up(pixels, RATIO_ONE + _beside_codes(gain) * (np.arange(256.0) - RATIO_ONE))
 
 
-def brightness(pixels: U1, bias: float) -> U1:
+def brightness(pixels: U1, bias: Strength) -> U1:
     """An offset on picture and background alike, 8-bit camera, then divided: (I + bias) / (B + bias) with B = 160.
 
     Stray light or a black level takes contrast away (or adds it) and blinds the camera where it reaches 255; division
     by the background does not undo it.
+
+    Parameters
+    ----------
+    pixels : ndarray of uint8 (n, W, W, 1)
+    bias : float or ndarray (n,)
+        Codes.
     """
-    background = min(RATIO_ONE + bias, 255.0)
-    picture = np.clip(np.arange(256.0) + bias, 0, 255)
-    return _look_up(pixels, RATIO_ONE * picture / background)
+    offset = _beside_codes(bias)
+    background = np.minimum(RATIO_ONE + offset, 255.0)
+    return _look_up(pixels, RATIO_ONE * np.clip(np.arange(256.0) + offset, 0, 255) / background)
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -75,6 +75,8 @@ class Schedule:
         Epochs without progress on the validation set before the end; 0: no early end.
     degraded_share : float
         Share of each batch that is degraded (`training.degrade`).
+    dither_steps : float
+        Width of the dither of activations, in steps of int8 (`training.dither`).
     """
 
     epochs: int = 20
@@ -93,6 +95,7 @@ class Schedule:
     stages: tuple[StageRate, ...] = ()
     patience: int = 0
     degraded_share: float = 0.0
+    dither_steps: float = 0.0
 
     @property
     def steps_per_epoch(self) -> int:

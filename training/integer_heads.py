@@ -9,7 +9,8 @@ nothing on the device changes.
 
 from __future__ import annotations
 
-from dataclasses import replace
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
 from typing import Any, Final
 
 import numpy as np
@@ -20,7 +21,7 @@ from edge_app.classification.head import Head
 from training.datasets.labelled import LabelledCrops
 from training.learning import predict
 
-__all__ = ["fit_heads", "shift_of_size"]
+__all__ = ["Answers", "fit_heads", "shift_of_size"]
 
 F4 = npt.NDArray[np.float32]
 F8 = npt.NDArray[np.float64]
@@ -31,30 +32,52 @@ FITTED_FROM: Final = 400
 PULL: Final = 0.01
 
 
-def fit_heads(integer: IntegerModel, model: Any, crops: LabelledCrops) -> IntegerModel:
+@dataclass(frozen=True, kw_only=True)
+class Answers:
+    """What both networks say of the same crops.
+
+    Attributes
+    ----------
+    said : mapping of str to ndarray
+        The float network's outputs by name, `training.learning.predict`.
+    embedding : ndarray of float32 (n, E)
+        As the integers give it.
+    """
+
+    said: Mapping[str, F4]
+    embedding: F4
+
+    @staticmethod
+    def of(integer: IntegerModel, model: Any, crops: LabelledCrops) -> Answers:
+        """Ask both."""
+        return Answers(said=predict(model, crops), embedding=run_int8(integer, crops.crops)[1])
+
+    def first(self, n: int) -> Answers:
+        """Of the first crops only."""
+        return Answers(said={name: value[:n] for name, value in self.said.items()}, embedding=self.embedding[:n])
+
+
+def fit_heads(integer: IntegerModel, answers: Answers) -> IntegerModel:
     """Fit the heads of size and novelty to the integers' embedding, by ridge regression towards the given heads.
 
     Parameters
     ----------
     integer : IntegerModel
-        From `converters.convert_to_int8` of ``model``.
-    model : keras.Model
-        The float network: what it says of ``crops`` is what the heads are fitted to.
-    crops : LabelledCrops
-        At least `FITTED_FROM`, of the kind that will be seen; labels and sizes are not used.
+        From `converters.convert_to_int8` of the float network.
+    answers : Answers
+        Of at least `FITTED_FROM` crops of the kind that will be seen; what the float network says is what the heads are
+        fitted to, so neither labels nor true sizes are needed.
 
     Returns
     -------
     IntegerModel
         The same flat buffer.
     """
-    if len(crops) < FITTED_FROM or (integer.size_head is None and integer.novelty_head is None):
+    if len(answers.embedding) < FITTED_FROM or (integer.size_head is None and integer.novelty_head is None):
         return integer
-    said = predict(model, crops)
-    _, embedding = run_int8(integer, crops.crops)
 
     def fitted(head: Head | None, output: str) -> Head | None:
-        return None if head is None else _towards(head, embedding, said[output])
+        return None if head is None else _towards(head, answers.embedding, answers.said[output])
 
     return replace(
         integer,
@@ -63,13 +86,12 @@ def fit_heads(integer: IntegerModel, model: Any, crops: LabelledCrops) -> Intege
     )
 
 
-def shift_of_size(integer: IntegerModel, model: Any, crops: LabelledCrops) -> float | None:
+def shift_of_size(integer: IntegerModel, answers: Answers) -> float | None:
     """Median of how much larger the integers read a size than the float network, as a fraction; None without a head."""
-    if integer.size_head is None or not len(crops):
+    if integer.size_head is None or not len(answers.embedding):
         return None
-    _, embedding = run_int8(integer, crops.crops)
-    read = embedding @ integer.size_head.kernel[:, 0] + integer.size_head.bias[0]
-    return float(np.median(read - predict(model, crops)["size"][:, 0]))
+    read = answers.embedding @ integer.size_head.kernel[:, 0] + integer.size_head.bias[0]
+    return float(np.median(read - answers.said["size"][:, 0]))
 
 
 def _towards(head: Head, embedding: F4, wanted: F4) -> Head:

@@ -10,7 +10,7 @@ import numpy as np
 from converters import IntegerModel, convert_to_int8, run_int8
 from training.datasets.labelled import LabelledCrops
 from training.evaluation.scores import macro_f1
-from training.integer_heads import fit_heads, shift_of_size
+from training.integer_heads import Answers, fit_heads, shift_of_size
 from training.learning import CODE_SCALE, predict
 from training.quantisation_aware import LOSS_THAT_ASKS_FOR_IT, fine_tune
 
@@ -64,9 +64,10 @@ def to_integers(
         rng = np.random.default_rng([seed, 1])
         some = np.sort(rng.permutation(len(learned_from))[:HEADS_FROM])
         heads_from = LabelledCrops.concatenate([calibration, learned_from.take(some)])
-    fitted = fit_heads(integer, model, heads_from)
+    answers = Answers.of(integer, model, heads_from)
+    fitted = fit_heads(integer, answers)
     for name, one in (("size_shift", integer), ("size_shift_fitted", fitted)):
-        if (shift := shift_of_size(one, model, calibration)) is not None:
+        if (shift := shift_of_size(one, answers.first(len(calibration)))) is not None:
             record[name] = round(shift, 4)
     return fitted, record
 

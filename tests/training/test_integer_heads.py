@@ -10,7 +10,7 @@ from edge_app.classification.bundle import Bundle
 from edge_app.classification.head import Head
 from training.datasets.labelled import LabelledCrops
 from training.fitting.start import network_from_bundle
-from training.integer_heads import FITTED_FROM, fit_heads, shift_of_size
+from training.integer_heads import FITTED_FROM, Answers, fit_heads, shift_of_size
 from training.learning import CODE_SCALE, predict
 
 
@@ -48,9 +48,9 @@ def integer(model: object) -> IntegerModel:
 
 
 def test_sizes_are_read_as_the_float_network_reads_them(model: object, integer: IntegerModel) -> None:
-    fitted = fit_heads(integer, model, droplets(600, seed=2))
+    fitted = fit_heads(integer, Answers.of(integer, model, droplets(600, seed=2)))
     others = droplets(300, seed=3)
-    before, after = (shift_of_size(one, model, others) for one in (integer, fitted))
+    before, after = (shift_of_size(one, Answers.of(one, model, others)) for one in (integer, fitted))
     assert before is not None
     assert after is not None
     assert before < -0.03
@@ -66,7 +66,7 @@ def test_sizes_are_read_as_the_float_network_reads_them(model: object, integer: 
 
 
 def test_nothing_else_changes(model: object, integer: IntegerModel) -> None:
-    fitted = fit_heads(integer, model, droplets(450, seed=2))
+    fitted = fit_heads(integer, Answers.of(integer, model, droplets(450, seed=2)))
     assert fitted.content == integer.content
     assert fitted.head is integer.head
     assert fitted.novelty_head is not None
@@ -74,7 +74,7 @@ def test_nothing_else_changes(model: object, integer: IntegerModel) -> None:
 
 
 def test_few_crops_leave_the_heads_alone(model: object, integer: IntegerModel) -> None:
-    assert fit_heads(integer, model, droplets(FITTED_FROM - 1, seed=2)) is integer
+    assert fit_heads(integer, Answers.of(integer, model, droplets(FITTED_FROM - 1, seed=2))) is integer
     without = replace(integer, size_head=None, novelty_head=None)
-    assert fit_heads(without, model, droplets(FITTED_FROM, seed=2)) is without
-    assert shift_of_size(without, model, droplets(5, seed=2)) is None
+    assert fit_heads(without, Answers.of(without, model, droplets(FITTED_FROM, seed=2))) is without
+    assert shift_of_size(without, Answers.of(without, model, droplets(5, seed=2))) is None

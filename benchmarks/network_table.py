@@ -66,8 +66,8 @@ ENTRIES: Final[dict[str, Entry]] = {
     "efficientnet_lite0": Entry(share=0.5),
     "efficientnet_lite1": Entry(share=0.5),
     "efficientnet_lite2": Entry(share=0.5),
-    "resnet50": Entry(options={"weights": "none", "enlarge": 1}, share=0.15, learning_rate=5e-4),
-    "vgg16": Entry(options={"weights": "none", "enlarge": 1}, share=0.1, learning_rate=5e-4),
+    "resnet50": Entry(options={"weights": "none", "enlarge": 1}, share=0.5, learning_rate=5e-4),
+    "vgg16": Entry(options={"weights": "none", "enlarge": 1}, share=0.5, learning_rate=1e-4),
 }
 
 

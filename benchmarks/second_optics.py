@@ -1,13 +1,17 @@
 """Tight crops of a second optics program, written by others: does what was learned from ours hold on theirs?
 
 usage: python -m benchmarks.second_optics --program ../shared/reference/optics_fast_prototype.py [--bundle DIR]
-       [--volumes 500] [--seeds 1 2] [--work work/second_optics] [--json]
+       [--volumes 500] [--seeds 1 2] [--fit SEED ...] [--work work/second_optics] [--json]
 
 The program is called as `PROGRAM SEED VOLUMES OUT` and writes OUT.npz with ``I`` (n, 48, 48), intensity over background
 at 1.33 um/px, and OUT.csv with `cls`, `kind` and `vol` of each. Its optics, shapes and size distributions are its own;
 nothing was taught with its pictures. They are photographed as runs (a contrast, blur, noise and level each), cut
 tightly at 4.2 % and saved as 8-bit crops of at least 5 um by an MFI's size curve, one folder per run, and read by
 `classify`'s own way: no place in the field, background estimated. Silicone oil against everything else.
+
+With `--fit 1 --seeds 2` the crops of seed 1 are labelled pictures of a lab, a folder for each of the two classes and a
+file of runs, and `python -m training fit` learns from them, once from the bundle and once from nothing; those of seed
+2, other particles in other runs, measure.
 """
 
 from __future__ import annotations
@@ -17,6 +21,7 @@ import csv
 import json
 import subprocess
 import sys
+import tempfile
 from collections import defaultdict
 from dataclasses import dataclass
 from pathlib import Path
@@ -36,6 +41,8 @@ U1 = npt.NDArray[np.uint8]
 
 RUNS_PER_SEED: Final = 6
 UM_PER_PX: Final = 1.33
+OIL: Final = "silicone_oil"
+REST: Final = "rest"
 HALO_UM: Final = 6.4  # of an MFI's masks: ECD = 1.33 um/px * d_px - 6.4 um
 _DISC: Final = cv2.getStructuringElement(cv2.MORPH_ELLIPSE, (3, 3))
 
@@ -94,6 +101,31 @@ def photographed(pictures: npt.NDArray[np.float32], truth: list[dict[str, str]],
     return cuts
 
 
+def write_labelled(cuts: list[Cut], folder: Path) -> Path:
+    """Pictures as `fit` takes them: a folder for each class; returns the file of groups."""
+    groups = [("file", "group")]
+    for k, cut in enumerate(cuts):
+        name = f"{OIL if cut.family == 'oil' else REST}/{k:05d}.png"
+        (folder / name).parent.mkdir(parents=True, exist_ok=True)
+        cv2.imwrite(str(folder / name), cut.picture)
+        groups.append((name, cut.run))
+    path = folder.parent / f"{folder.name}.csv"
+    with path.open("w", newline="") as file:
+        csv.writer(file).writerows(groups)
+    return path
+
+
+def fitted(cuts: list[Cut], init: str, work: Path) -> Bundle:
+    """A bundle that `fit` makes of the crops."""
+    with tempfile.TemporaryDirectory(dir=work) as place:
+        groups = write_labelled(cuts, Path(place) / "pictures")
+        out = Path(place) / "bundle"
+        data = ["--data", str(Path(place) / "pictures"), "--groups", str(groups), "--um-per-px", str(UM_PER_PX)]
+        command = [sys.executable, "-m", "training", "fit", *data, "--init", init, "--out", str(out)]
+        subprocess.run(command, check=True, stdout=subprocess.DEVNULL)
+        return Bundle.load(out)
+
+
 def figures(classifier: Classifier, cuts: list[Cut]) -> dict[str, Any]:
     """Oil against the rest: scores, by size and by what the particle was."""
     crops = crops_of_pictures(
@@ -103,7 +135,7 @@ def figures(classifier: Classifier, cuts: list[Cut]) -> dict[str, Any]:
         groups=[c.run for c in cuts],
     )
     found = classifier.classify(crops)
-    oil = classifier.bundle.classes.index("silicone_oil")
+    oil = classifier.bundle.classes.index(OIL)
     said = np.asarray(found.class_index) == oil
     true = np.array([c.family == "oil" for c in cuts])
     size = np.array([c.ecd_um for c in cuts])
@@ -134,29 +166,40 @@ def main() -> None:
     parser.add_argument("--bundle", type=Path, default=None)
     parser.add_argument("--volumes", type=int, default=500)
     parser.add_argument("--seeds", type=int, nargs="+", default=[1, 2])
+    parser.add_argument("--fit", type=int, nargs="+", default=[], help="seeds of the crops to learn from")
     parser.add_argument("--work", type=Path, default=Path("work/second_optics"))
     parser.add_argument("--json", action="store_true")
     args = parser.parse_args()
     if not args.program.is_file():
         parser.error(f"{args.program}: no such file")
+    if set(args.fit) & set(args.seeds):
+        parser.error("--fit and --seeds share a seed: what is learned from cannot measure")
+
+    def cuts_of(seeds: list[int]) -> list[Cut]:
+        return [c for s in seeds for c in photographed(*rendered(args.program, s, args.volumes, args.work), seed=s)]
+
     bundle = Bundle.load(args.bundle)
-    classifier = Classifier(bundle, open_backend(bundle).backend)
-    cuts = [
-        cut
-        for seed in args.seeds
-        for cut in photographed(*rendered(args.program, seed, args.volumes, args.work), seed=seed)
+    bundles = {f"{bundle.description.name} {bundle.description.version}": bundle}
+    if args.fit:
+        labelled = cuts_of(args.fit)
+        words = f"fit on {len(labelled)} crops of other runs"
+        bundles[f"{words}, from {next(iter(bundles))}"] = fitted(labelled, str(bundle.directory), args.work)
+        bundles[f"{words}, from nothing"] = fitted(labelled, "none", args.work)
+    cuts = cuts_of(args.seeds)
+    results = [
+        {"bundle": name, **figures(Classifier(one, open_backend(one).backend), cuts)} for name, one in bundles.items()
     ]
-    result = {"bundle": f"{bundle.description.name} {bundle.description.version}", **figures(classifier, cuts)}
     if args.json:
-        print(json.dumps(result, indent=1))
+        print(json.dumps(results, indent=1))
         return
-    print(
-        f"{result['bundle']}, {result['crops']} crops: macro-F1 {result['macro_f1']:.3f}, balanced accuracy "
-        f"{result['balanced_accuracy']:.3f} (oil {result['recall_of_oil']:.3f}, "
-        f"rest {result['recall_of_the_rest']:.3f}); by um {result['balanced_accuracy_by_um']}"
-    )
-    for name, (number, share) in result["called_oil"].items():
-        print(f"  {name:18s} {number:5d} crops, called oil {share:.3f}")
+    for result in results:
+        print(
+            f"{result['bundle']}: {result['crops']} crops: macro-F1 {result['macro_f1']:.3f}, balanced accuracy "
+            f"{result['balanced_accuracy']:.3f} (oil {result['recall_of_oil']:.3f}, "
+            f"rest {result['recall_of_the_rest']:.3f}); by um {result['balanced_accuracy_by_um']}"
+        )
+        for name, (number, share) in result["called_oil"].items():
+            print(f"  {name:18s} {number:5d} crops, called oil {share:.3f}")
 
 
 if __name__ == "__main__":

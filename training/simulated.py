@@ -21,6 +21,7 @@ from training.finish import finish_bundle
 from training.fitting.disk import disk_errors, require_free
 from training.fitting.history import EventLog, compact, draw_curves, write_log
 from training.fitting.progress import TrainingProgress
+from training.fitting.schedule import DITHER_STEPS
 from training.fitting.start import network_from_bundle, start_name
 from training.learning import Keeping, Schedule, Taught, keras, teach
 from training.networks import build_network
@@ -50,9 +51,6 @@ CLASS_OFFSET_UNPLACED: Final = {"silicone_oil": 1.5}
 
 #: Share of each batch that is degraded as in the stability study, up to its severity 2.
 DEGRADED_SHARE: Final = 0.25
-
-#: Width of the dither of activations in steps of int8: three interpreters apart.
-DITHER_STEPS: Final = 2.0
 
 #: Cameras, lamps and runs beyond those taught, for the temperature; the optics stay those of the training draw.
 WORSE: Final = ExposureRanges(

@@ -9,7 +9,7 @@ import numpy as np
 from edge_app.classification.bundle import Bundle
 from edge_app.errors import UserError
 from training.datasets.weighting import WEIGHTINGS, Weighting
-from training.fitting.schedule import FINE_TUNING, OPTIMIZERS, OptimizerName, Schedule, StageRate
+from training.fitting.schedule import DITHER_STEPS, FINE_TUNING, OPTIMIZERS, OptimizerName, Schedule, StageRate
 from training.networks import NETWORKS
 
 __all__ = ["FitOptions"]
@@ -115,4 +115,5 @@ class FitOptions:
             robust_q=self.robust_q,
             stages=self.stages if pretrained else (),
             patience=self.patience,
+            dither_steps=DITHER_STEPS,
         )

@@ -8,10 +8,13 @@ from typing import Final, Literal, get_args
 import numpy as np
 import numpy.typing as npt
 
-__all__ = ["FINE_TUNING", "OPTIMIZERS", "OptimizerName", "Schedule", "StageRate", "learning_rates"]
+__all__ = ["DITHER_STEPS", "FINE_TUNING", "OPTIMIZERS", "OptimizerName", "Schedule", "StageRate", "learning_rates"]
 
 OptimizerName = Literal["adamw", "sgd"]
 OPTIMIZERS: Final[tuple[str, ...]] = get_args(OptimizerName)
+
+#: Width of the dither that networks are taught under, in steps of int8: twice what one rounding does.
+DITHER_STEPS: Final = 2.0
 
 #: Learning rate at the end of the cosine, as a fraction of the highest.
 FINAL_RATE: Final = 0.01

@@ -52,7 +52,9 @@ class FlowCamSource:
     """Rebuilt frames, in the order of the instrument's frame numbers.
 
     A frame is delivered only if every one of its crops is there: one with a crop missing would hold too few
-    particles for its volume, so it counts as lost (``Frame.lost_before``), and its rows as ``no_collage``.
+    particles for its volume, so it counts as lost (``Frame.lost_before``). The rows that are to blame count as
+    ``no_collage``, or as ``bad_row`` where the table does not say where a crop lies. Frames of rows that do not even
+    say their frame are lost somewhere: they count at the end (``lost_at_end``).
     """
 
     def __init__(
@@ -86,14 +88,16 @@ class FlowCamSource:
         starts = np.flatnonzero(np.diff(numbers[order], prepend=numbers[order[:1]] - 1))
         elapsed = self._table.numbers("elapsed_time")
         rate = self.info.frame_rate_hz or 1.0
-        for rows in np.split(order, starts[1:]) if len(order) else []:
+        rows_of = {int(numbers[rows[0]]): rows for rows in np.split(order, starts[1:]) if len(rows)}
+        incomplete = set(self._table.incomplete_frames.tolist())
+        for number in sorted(rows_of.keys() | incomplete):
             if self._closed:
                 return
-            number = int(numbers[rows[0]])
-            image = self._rebuild(rows)
+            image = None if number in incomplete else self._rebuild(rows_of[number])
             if image is None:
                 self.lost_at_end += 1
                 continue
+            rows = rows_of[number]
             times = elapsed[rows] if elapsed is not None else np.empty(0)
             times = times[np.isfinite(times)]
             yield Frame(
@@ -107,6 +111,7 @@ class FlowCamSource:
                 ),
             )
             self.lost_at_end = 0
+        self.lost_at_end += self._table.frames_not_named
 
     def mask(self, row: int) -> npt.NDArray[np.bool_] | None:
         """The instrument's own mask of a table row, shape (image_h, image_w) of that row; None without a mask file."""

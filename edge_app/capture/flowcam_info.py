@@ -70,7 +70,7 @@ def describe_run(
         um_per_px=factor if np.isfinite(factor) and factor > 0 else facts.um_per_px,
         depth_um=facts.depth_um,
         flow_rate_ul_per_min=facts.flow_rate_ul_per_min,
-        frames_total=len(np.unique(table.columns["src_image"])),
+        frames_total=table.frames_total,
         background=background,
         thresholds=facts.thresholds,
         volume_imaged_ml=volume,

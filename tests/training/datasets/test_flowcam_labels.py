@@ -100,7 +100,7 @@ def test_runs_that_differ_by_case_alone_keep_their_own_labels(tmp_path: Path) ->
     assert found.files == ["oil/run particle 1", "rest/RUN particle 1"]
 
 
-@pytest.mark.parametrize("number", ["", "nan", 2.5])
+@pytest.mark.parametrize("number", ["", "nan", 2.5, "inf"])
 def test_a_particle_without_a_number_takes_no_label(tmp_path: Path, number: object) -> None:
     """An empty number among others makes them all fractions; 2.5 must not become the particle 2."""
     found = read_flowcam([write_export(tmp_path / "run", changes={3: {"id": number}})])
@@ -123,3 +123,32 @@ def test_numbers_that_are_text_are_refused(tmp_path: Path) -> None:
 def test_without_numbers_the_row_counts_from_one(tmp_path: Path) -> None:
     found = read_flowcam([write_export(tmp_path / "run", without=["id"])])
     assert named(found) == [(1, "oil"), (2, "rest"), (3, "oil"), (4, "rest")]
+
+
+def test_a_crop_that_lies_wholly_before_the_frame_is_no_picture(tmp_path: Path) -> None:
+    """Its lower edge is negative: counted from the other end, the slice would be nearly the whole frame."""
+    labels = "id,label\n" + "".join(f"{n},{'oil' if n % 2 else 'rest'}\n" for n in range(1, 13))
+    export = write_export(tmp_path / "run", labels=labels)
+    lines = (export / "run.lst").read_text().splitlines()
+    # Of a background that a tenth of the particles do not lie in, the source says that it is not theirs.
+    lines += ["|".join([str(n), *lines[-1].split("|")[1:]]) for n in range(5, 12)]
+    outside = lines[-1].split("|")
+    outside[0], outside[NAMES.index("src_y")] = "12", "-30"
+    (export / "run.lst").write_text("\n".join([*lines, "|".join(outside)]) + "\n")
+    found = read_flowcam([export])
+    assert {p.shape for p in found.pictures} == {(SIDE, SIDE)}
+    assert len(found.pictures) == 11
+    assert found.notes == {"particles with less than 5 px in the frame": 1, "run: clipped": 1}
+
+
+def test_a_number_that_stands_twice_is_no_one_s_even_where_one_frame_is_lost(tmp_path: Path) -> None:
+    changes = {3: {"id": 1}, 4: {"src_y": "x"}}  # the bad row takes frame 4 out, and with it the second particle 1
+    export = write_export(tmp_path / "run", changes=changes, labels="id,label\n1,oil\n2,rest\n")
+    with pytest.raises(UserError, match="no particle of class oil is in run"):
+        read_flowcam([export])
+
+
+def test_particles_of_frames_that_are_lost_are_noted(tmp_path: Path) -> None:
+    found = read_flowcam([write_export(tmp_path / "run", changes={4: {"src_y": "x"}})])
+    assert named(found) == [(1, "oil"), (2, "rest")]
+    assert found.notes == {"run: bad_row": 1, "particles of frames that are lost": 1}

@@ -6,7 +6,7 @@ never by number.
 
 import re
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Final
 
@@ -45,14 +45,41 @@ _IMAGE: Final = r"\.(tiff?|png|bmp)"
 
 @dataclass(frozen=True)
 class FlowCamTable:
-    """One row per particle, by the instrument's own column names in lower case with ``_``."""
+    """One row per particle, by the instrument's own column names in lower case with ``_``.
+
+    Attributes
+    ----------
+    path, version
+        The file, and what it says of its own version.
+    columns
+        Name -> array (n,): int64, float64 (NaN where a field is empty) or text; what frames are rebuilt from is int64,
+        in px. Bad rows are left out.
+    incomplete_frames
+        Numbers of frames a row of which was left out, int64, rising: one particle at least is missing from them.
+    frames_not_named
+        Frames that the rows left out stand for which do not say their frame: as many as such rows fill on average,
+        rounded up.
+
+    Examples
+    --------
+    >>> table = FlowCamTable(Path("run.lst"), "017", {"src_image": np.array([4, 4, 7])}, np.array([7, 9]), 1)
+    >>> len(table), table.frames_total
+    (3, 4)
+    """
 
     path: Path
     version: str
     columns: dict[str, npt.NDArray[np.generic]]
+    incomplete_frames: npt.NDArray[np.int64] = field(default_factory=lambda: np.empty(0, np.int64))
+    frames_not_named: int = 0
 
     def __len__(self) -> int:
         return len(self.columns["src_image"])
+
+    @property
+    def frames_total(self) -> int:
+        """Frames with particles in them, those that cannot be rebuilt included."""
+        return len(np.union1d(self.columns["src_image"], self.incomplete_frames)) + self.frames_not_named
 
     def numbers(self, name: str) -> npt.NDArray[np.float64] | None:
         """Column as float64, None where it is missing or holds text."""
@@ -87,7 +114,8 @@ def find_table(directory: Path) -> list[Path]:
 def read_particle_table(path: Path, problems: Problems) -> FlowCamTable:
     """Read a ``.lst`` (header: version, ``num-fields|N``, N lines ``name|type``) or a ``.csv`` export.
 
-    Rows that do not have the header's fields, or no place in a frame, are counted as ``bad_row``.
+    Rows that do not have the header's fields, or no place in a frame, are counted as ``bad_row``. Their frames are kept
+    in mind: each of them held one particle more than can be put back.
 
     Raises
     ------
@@ -122,6 +150,9 @@ def read_particle_table(path: Path, problems: Problems) -> FlowCamTable:
         keep &= (np.abs(values) <= LARGEST_NUMBER) & (values == np.rint(values))
     for name in ("image_w", "image_h"):
         keep &= columns[name].astype(np.float64) > 0
+    frame = columns["src_image"].astype(np.float64)
+    named = (np.abs(frame) <= LARGEST_NUMBER) & (frame == np.rint(frame))
+    not_named = bad + int((~named).sum())
     bad += int((~keep).sum())
     if len(keep) and not keep.any():
         raise UserError(
@@ -133,7 +164,20 @@ def read_particle_table(path: Path, problems: Problems) -> FlowCamTable:
     columns = {name: column[keep] for name, column in columns.items()}
     for name in NEEDED[:-1]:
         columns[name] = columns[name].astype(np.int64)
-    return FlowCamTable(path, version, columns)
+    return FlowCamTable(
+        path,
+        version,
+        columns,
+        incomplete_frames=np.unique(frame[named & ~keep]).astype(np.int64),
+        frames_not_named=_frames_of(not_named, frame[named]),
+    )
+
+
+def _frames_of(rows: int, named: npt.NDArray[np.float64]) -> int:
+    """Frames that rows without a frame number stand for, by how many of the others fill a frame; rounded up."""
+    # None of them would give the frames that are left the volume of those that are not; one for each row would take too
+    # much from a run of crowded frames.
+    return -(-rows * len(np.unique(named)) // len(named)) if len(named) else rows
 
 
 def _instead(path: Path, missing: list[str]) -> str:

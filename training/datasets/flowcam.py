@@ -9,6 +9,7 @@ from pathlib import Path
 import numpy as np
 import numpy.typing as npt
 
+from edge_app.capture.crops import MIN_SIDE_PX
 from edge_app.capture.flowcam import FlowCamSource, open_flowcam
 from edge_app.capture.flowcam_export import find_table
 from edge_app.capture.frame import RATIO_ONE
@@ -136,8 +137,8 @@ def read_flowcam(
         if scale is None:
             raise UserError(f"flowcam:{export}: the export does not say its scale; give --um-per-px")
         scales[run] = scale
-        particles = _particles(source)
-        times = Counter(identity for identity, _, _ in particles)
+        particles = _particles(source, notes)
+        times = _times_of_numbers(source)
         for identity, ratio, position in particles:
             if identity is None or times[identity] > 1:
                 notes["particles without a number of their own"] += 1
@@ -173,12 +174,27 @@ def read_flowcam(
     )
 
 
-def _particles(source: FlowCamSource) -> list[tuple[int | None, npt.NDArray[np.uint8], npt.NDArray[np.float32]]]:
-    """Number, ratio picture and place (1, 2) of each particle whose crop lies in its frame."""
+def _times_of_numbers(source: FlowCamSource) -> Counter[int]:
+    """How many particles of the table have a number, those of lost frames too: one of two is no one's own."""
+    numbers = source.table.columns.get("id")
+    if numbers is None or numbers.dtype.kind not in "if":
+        return Counter()
+    return Counter(whole for whole in map(_whole, numbers.tolist()) if whole is not None)
+
+
+def _whole(number: float) -> int | None:
+    return int(number) if np.isfinite(number) and number == int(number) else None
+
+
+def _particles(
+    source: FlowCamSource, notes: Counter[str]
+) -> list[tuple[int | None, npt.NDArray[np.uint8], npt.NDArray[np.float32]]]:
+    """Number, ratio picture and place (1, 2) of each particle whose crop lies in its frame; others go to ``notes``."""
     background = source.info.background
     assert background is not None  # a FlowCam export without one does not open
     scale = np.float32(RATIO_ONE) / np.maximum(background.astype(np.float32), 1)
     found = []
+    delivered = 0
     for frame in source.frames():
         assert frame.companion is not None
         columns = frame.companion.columns
@@ -188,14 +204,18 @@ def _particles(source: FlowCamSource) -> list[tuple[int | None, npt.NDArray[np.u
                 f"{source.table.path}: particle numbers (id) are text, the first is {identity[0]}; whole numbers are "
                 "needed to find the labels"
             )
+        delivered += len(identity)
         boxes = zip(*(columns[k].tolist() for k in ("src_x", "src_y", "image_w", "image_h")), strict=True)
         for number, (x, y, width, height) in zip(identity.tolist(), boxes, strict=True):
-            there = slice(max(y, 0), y + height), slice(max(x, 0), x + width)
+            # An end before the frame must not be counted from its other side.
+            there = slice(max(y, 0), max(y + height, 0)), slice(max(x, 0), max(x + width, 0))
             cut = frame.image[there]
-            if min(cut.shape) < 5:
+            if min(cut.shape) < MIN_SIDE_PX:
+                notes[f"particles with less than {MIN_SIDE_PX} px in the frame"] += 1
                 continue
             ratio = np.clip(np.rint(cut * scale[there]), 0, 255).astype(np.uint8)
             one = [np.array([v]) for v in (x, y, width, height)]
-            own = int(number) if np.isfinite(number) and number == int(number) else None
-            found.append((own, ratio, field_positions(*one, frame_shape=frame.image.shape)))
+            found.append((_whole(number), ratio, field_positions(*one, frame_shape=frame.image.shape)))
+    if delivered < len(source.table):
+        notes["particles of frames that are lost"] += len(source.table) - delivered
     return found

@@ -135,14 +135,53 @@ def test_crop_that_leaves_the_frame_is_clipped_and_counted(flowcam_export: Expor
     np.testing.assert_array_equal(frames[32][:, :150], truth.background[:, :150])
 
 
-def test_bad_rows_are_counted(flowcam_export: Export) -> None:
+def test_a_bad_row_takes_its_frame_out(flowcam_export: Export) -> None:
+    """The frame would hold a particle less than was in its volume."""
     truth = flowcam_export()
     with truth.list_file.open("a") as file:
-        file.write("6|too|short\n")
-        file.write("|".join("x" if n == "src_x" else str(truth.rows[0][n]) for n in truth.names) + "\n")
+        file.write("|".join("x" if n == "src_x" else str(truth.rows[3][n]) for n in truth.names) + "\n")
     source = open_flowcam(f"flowcam:{truth.folder}")
-    assert len(list(source.frames())) == 3
-    assert dict(source.problems) == {"bad_row": 2}
+    assert [(f.sequence, f.lost_before) for f in source.frames()] == [(32, 0), (41, 1)]
+    assert dict(source.problems) == {"bad_row": 1}
+    assert source.info.frames_total == 3
+    assert len(source.table) == 5
+
+
+def test_a_frame_of_bad_rows_alone_is_lost_and_its_volume_with_it(flowcam_export: Export, rewrite_list: Export) -> None:
+    """Were it forgotten, the frames that are left would be given its share of the imaged volume."""
+    truth = flowcam_export()
+    truth.rows[1]["image_h"] = 0  # frame 32
+    for row in (0, 2):  # frame 41, the last
+        truth.rows[row]["src_y"] = "x"
+    rewrite_list(truth)
+    source = open_flowcam(f"flowcam:{truth.folder}")
+    assert [(f.sequence, f.lost_before) for f in source.frames()] == [(35, 1)]
+    assert lost_at_end(source) == 1
+    assert dict(source.problems) == {"bad_row": 3}
+    assert source.info.frames_total == 3
+
+
+@pytest.mark.parametrize(("rows", "frames"), [(1, 1), (2, 2), (3, 2), (5, 3)])
+def test_rows_that_do_not_say_their_frame_are_lost_frames(flowcam_export: Export, rows: int, frames: int) -> None:
+    """As many as they fill on average, here with 5 rows in 3 frames; at least one."""
+    truth = flowcam_export()
+    with truth.list_file.open("a") as file:
+        file.write("6|too|short\n" * rows)
+    source = open_flowcam(f"flowcam:{truth.folder}")
+    assert [(f.sequence, f.lost_before) for f in source.frames()] == [(32, 0), (35, 0), (41, 0)]
+    assert dict(source.problems) == {"bad_row": rows}
+    assert (source.info.frames_total, lost_at_end(source)) == (3 + frames, frames)
+
+
+def test_a_table_of_rows_that_do_not_say_their_frame(flowcam_export: Export, rewrite_list: Export) -> None:
+    truth = flowcam_export()
+    truth.rows.clear()
+    rewrite_list(truth)
+    with truth.list_file.open("a") as file:
+        file.write("6|too|short\n" * 2)
+    source = open_flowcam(f"flowcam:{truth.folder}")
+    assert list(source.frames()) == []
+    assert (source.info.frames_total, lost_at_end(source), source.problems["bad_row"]) == (2, 2, 2)
 
 
 def test_box_outside_its_collage(flowcam_export: Export, rewrite_list: Export) -> None:
@@ -317,8 +356,9 @@ def test_place_that_is_no_whole_pixel_is_a_bad_row(flowcam_export: Export, rewri
     truth.rows[1]["src_x"] = 1.024
     rewrite_list(truth)
     source = open_flowcam(f"flowcam:{truth.folder}")
-    assert [f.sequence for f in source.frames()] == [35, 41]
+    assert [(f.sequence, f.lost_before) for f in source.frames()] == [(35, 1), (41, 0)]
     assert dict(source.problems) == {"bad_row": 1}
+    assert source.info.frames_total == 3
 
 
 def test_sixteen_bit_export_has_one_depth(flowcam_export: Export) -> None:
@@ -418,8 +458,9 @@ def test_frame_number_beyond_all_measure_is_a_bad_row(flowcam_export: Export, re
     truth.rows[1]["src_image"] = value
     rewrite_list(truth)
     source = open_flowcam(f"flowcam:{truth.folder}")
-    assert [f.sequence for f in source.frames()] == [35, 41]
+    assert [(f.sequence, f.lost_before) for f in source.frames()] == [(35, 0), (41, 0)]
     assert dict(source.problems) == {"bad_row": 1}
+    assert (source.info.frames_total, lost_at_end(source)) == (3, 1)
 
 
 def test_table_without_a_row_that_can_be_used_is_refused(flowcam_export: Export, rewrite_list: Export) -> None:

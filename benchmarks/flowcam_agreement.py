@@ -19,7 +19,7 @@ import cv2
 import numpy as np
 import numpy.typing as npt
 
-from edge_app.capture.flowcam import FlowCamSource, open_flowcam
+from edge_app.capture.flowcam.source import FlowCamSource, open_flowcam
 from edge_app.capture.frame import Frame
 from edge_app.measurement.descriptors import feret_diameters, hull_points
 from edge_app.segmentation import Regions, Segmenter

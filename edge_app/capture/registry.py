@@ -10,9 +10,10 @@ from typing import Final
 
 from edge_app.capture.crops import CropSource, open_crop_folder
 from edge_app.capture.directory import open_directory
-from edge_app.capture.flowcam import open_flowcam
+from edge_app.capture.flowcam.source import open_flowcam
 from edge_app.capture.frame import Frame
-from edge_app.capture.mfi import open_mfi, open_mfi_crops
+from edge_app.capture.mfi.crops import open_mfi_crops
+from edge_app.capture.mfi.source import open_mfi
 from edge_app.capture.source import FrameSource, SourceInfo, lost_at_end
 from edge_app.capture.uri import split_scheme
 from edge_app.capture.video import open_video

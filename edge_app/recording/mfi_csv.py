@@ -6,7 +6,7 @@ from typing import BinaryIO, Final
 import numpy as np
 import numpy.typing as npt
 
-from edge_app.capture.mfi import MFI_COLUMNS
+from edge_app.capture.mfi.table import MFI_COLUMNS
 from edge_app.errors import UserError
 from edge_app.measurement.calibration import Calibration
 from edge_app.recording.tables import Chunk

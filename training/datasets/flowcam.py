@@ -10,8 +10,8 @@ import numpy as np
 import numpy.typing as npt
 
 from edge_app.capture.crops import MIN_SIDE_PX
-from edge_app.capture.flowcam import FlowCamSource, open_flowcam
-from edge_app.capture.flowcam_export import find_table
+from edge_app.capture.flowcam.export import find_table
+from edge_app.capture.flowcam.source import FlowCamSource, open_flowcam
 from edge_app.capture.frame import RATIO_ONE
 from edge_app.capture.image_files import list_images
 from edge_app.capture.particle_table import parse_number

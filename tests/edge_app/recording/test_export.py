@@ -8,7 +8,7 @@ import pyarrow.parquet
 import pytest
 import recorded_runs as runs
 
-from edge_app.capture.mfi import MFI_COLUMNS, read_mfi_table
+from edge_app.capture.mfi.table import MFI_COLUMNS, read_mfi_table
 from edge_app.capture.problems import Problems
 from edge_app.errors import UserError
 from edge_app.measurement.histogram import Histogram

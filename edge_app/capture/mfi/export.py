@@ -11,7 +11,7 @@ from pydantic import BaseModel, ConfigDict, Field
 
 from edge_app.capture.frame import LARGEST_NUMBER
 from edge_app.capture.image_files import is_left_out, list_images
-from edge_app.capture.mfi_table import MFI_COLUMNS, MfiTable, read_mfi_table
+from edge_app.capture.mfi.table import MFI_COLUMNS, MfiTable, read_mfi_table
 from edge_app.capture.picture_structure import KINDS
 from edge_app.capture.problems import Problems
 from edge_app.capture.uri import SourceUri, parse_path_uri, validate_options

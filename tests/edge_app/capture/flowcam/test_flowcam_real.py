@@ -5,7 +5,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from edge_app.capture.flowcam import FlowCamSource, open_flowcam
+from edge_app.capture.flowcam.source import FlowCamSource, open_flowcam
 
 
 @pytest.fixture(params=["run1", "run2", "run3"])

@@ -11,9 +11,9 @@ from typing import Final
 import numpy as np
 import numpy.typing as npt
 
-from edge_app.capture.flowcam_backgrounds import background_number
-from edge_app.capture.flowcam_export import FlowCamTable
-from edge_app.capture.flowcam_pictures import collage_keys, read_grey
+from edge_app.capture.flowcam.backgrounds import background_number
+from edge_app.capture.flowcam.export import FlowCamTable
+from edge_app.capture.flowcam.pictures import collage_keys, read_grey
 from edge_app.capture.image_files import GreyScaling, ImageFileError
 
 __all__ = ["choose_collages", "measure_grey_offset"]
@@ -28,7 +28,7 @@ def choose_collages(table: FlowCamTable, files: Mapping[str, Path]) -> dict[str,
     Parameters
     ----------
     files
-        The export's pictures, as :func:`edge_app.capture.flowcam_pictures.find_pictures` gives them.
+        The export's pictures, as :func:`edge_app.capture.flowcam.pictures.find_pictures` gives them.
     """
     there = [n for n in dict.fromkeys(collage_keys(table)) if n in files]
     return {n: files[n] for n in _spread(there, _OFFSET_COLLAGES)}

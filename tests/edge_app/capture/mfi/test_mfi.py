@@ -6,7 +6,9 @@ import numpy as np
 import pytest
 import tifffile
 
-from edge_app.capture.mfi import MFI_COLUMNS, open_mfi, open_mfi_crops
+from edge_app.capture.mfi.crops import open_mfi_crops
+from edge_app.capture.mfi.source import open_mfi
+from edge_app.capture.mfi.table import MFI_COLUMNS
 from edge_app.capture.registry import open_crops, open_source
 from edge_app.capture.source import FrameSource, lost_at_end
 from edge_app.errors import UserError

@@ -1,11 +1,8 @@
 """``mfi:PATH``: an MFI export, frame pictures beside the instrument's particle table.
 
 The frames are analysed by us; the instrument's numbers travel beside them as the frame's companion. Where an export
-holds the table and a picture per particle instead of frames, the pictures can be classified (``open_mfi_crops``).
-
-This is the door to the rooms behind it: ``mfi_export`` (what lies in the folder), ``mfi_table`` (the instrument's
-columns), ``mfi_frame_numbers`` (which frame a picture is), ``mfi_consistency`` (do table and pictures belong together)
-and ``mfi_crops`` (particle pictures).
+holds the table and a picture per particle instead of frames, the pictures can be classified
+(``crops.open_mfi_crops``).
 """
 
 from collections.abc import Iterator
@@ -17,15 +14,14 @@ import numpy as np
 from edge_app.capture.directory import iterate_pictures, probe_pictures
 from edge_app.capture.frame import Companion, Frame
 from edge_app.capture.image_files import GreyScaling
-from edge_app.capture.mfi_consistency import count_rows_outside, count_rows_without_frame, holds_frames
-from edge_app.capture.mfi_crops import open_mfi_crops
-from edge_app.capture.mfi_export import MfiExport, MfiOptions, find_mfi_export
-from edge_app.capture.mfi_frame_numbers import number_frames
-from edge_app.capture.mfi_table import MFI_COLUMNS, MfiTable, read_mfi_table
+from edge_app.capture.mfi.consistency import count_rows_outside, count_rows_without_frame, holds_frames
+from edge_app.capture.mfi.export import MfiExport, find_mfi_export
+from edge_app.capture.mfi.frame_numbers import number_frames
+from edge_app.capture.mfi.table import MfiTable
 from edge_app.capture.source import SourceInfo
 from edge_app.errors import UserError
 
-__all__ = ["MFI_COLUMNS", "MfiOptions", "MfiSource", "MfiTable", "open_mfi", "open_mfi_crops", "read_mfi_table"]
+__all__ = ["MfiSource", "open_mfi"]
 
 _RATE_IF_UNKNOWN_HZ: Final = 10.0
 

@@ -5,7 +5,7 @@ from pathlib import Path
 import numpy as np
 
 from edge_app.capture.image_files import count_pictures
-from edge_app.capture.mfi_export import DEFAULT_PATTERN, MfiExport
+from edge_app.capture.mfi.export import DEFAULT_PATTERN, MfiExport
 from edge_app.errors import UserError
 
 __all__ = ["number_frames"]
@@ -29,7 +29,7 @@ def number_frames(export: MfiExport) -> list[tuple[int, Path]]:
     --------
     >>> import cv2
     >>> from tempfile import TemporaryDirectory
-    >>> from edge_app.capture.mfi_export import find_mfi_export
+    >>> from edge_app.capture.mfi.export import find_mfi_export
     >>> with TemporaryDirectory() as folder:
     ...     for name in ("frame_7.png", "frame_12.png"):
     ...         _ = cv2.imwrite(f"{folder}/{name}", np.zeros((8, 8), np.uint8))

@@ -9,7 +9,7 @@ from pathlib import Path
 import numpy as np
 import numpy.typing as npt
 
-from edge_app.capture.flowcam_export import FlowCamTable
+from edge_app.capture.flowcam.export import FlowCamTable
 from edge_app.capture.image_files import GreyScaling, ImageFileError, Picture, list_images, read_pictures
 
 __all__ = ["collage_keys", "decide_depth", "file_key", "file_name", "find_pictures", "read_grey"]

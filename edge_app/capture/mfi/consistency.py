@@ -5,7 +5,7 @@ from pathlib import Path
 import numpy as np
 
 from edge_app.capture.image_files import ImageFileError, count_pictures, read_pictures
-from edge_app.capture.mfi_export import MfiExport
+from edge_app.capture.mfi.export import MfiExport
 
 __all__ = ["count_rows_outside", "count_rows_without_frame", "holds_frames"]
 
@@ -42,7 +42,7 @@ def count_rows_without_frame(export: MfiExport, numbered: list[tuple[int, Path]]
     Parameters
     ----------
     numbered
-        As :func:`edge_app.capture.mfi_frame_numbers.number_frames` gives them.
+        As :func:`edge_app.capture.mfi.frame_numbers.number_frames` gives them.
 
     Returns
     -------

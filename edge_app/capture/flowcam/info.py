@@ -6,7 +6,7 @@ import numpy as np
 import numpy.typing as npt
 from pydantic import BaseModel
 
-from edge_app.capture.flowcam_export import FlowCamTable, RunFacts
+from edge_app.capture.flowcam.export import FlowCamTable, RunFacts
 from edge_app.capture.source import SourceInfo
 from edge_app.capture.uri import SourceUri
 

@@ -4,7 +4,7 @@ from typing import Any
 import numpy as np
 import pytest
 
-from edge_app.capture.flowcam import open_flowcam
+from edge_app.capture.flowcam.source import open_flowcam
 from edge_app.capture.source import FrameSource, lost_at_end
 from edge_app.errors import UserError
 

@@ -3,10 +3,6 @@
 The instrument does not export its frames, but a crop of each particle with its place in the frame, and the
 background. A frame is rebuilt by putting its crops back on the background. Frames with nothing in them are not
 exported, yet they were imaged: the run summary's volume counts them, see ``SourceInfo.volume_imaged_ml``.
-
-The rooms behind it: ``flowcam_export`` (table, settings and summaries), ``flowcam_pictures`` (files by the table's
-names), ``flowcam_backgrounds``, ``flowcam_grey_offset`` (crops are brighter than the background), ``flowcam_collages``
-(crops and masks), ``flowcam_rebuild`` (crops put back into a frame) and ``flowcam_info`` (what the run says of itself).
 """
 
 from collections.abc import Iterator, Mapping
@@ -16,19 +12,19 @@ import numpy as np
 import numpy.typing as npt
 from pydantic import BaseModel, ConfigDict, Field
 
-from edge_app.capture.flowcam_backgrounds import background_number, check_places, read_backgrounds
-from edge_app.capture.flowcam_collages import Collages
-from edge_app.capture.flowcam_export import (
+from edge_app.capture.flowcam.backgrounds import background_number, check_places, read_backgrounds
+from edge_app.capture.flowcam.collages import Collages
+from edge_app.capture.flowcam.export import (
     FlowCamTable,
     find_backgrounds,
     find_table,
     read_facts,
     read_particle_table,
 )
-from edge_app.capture.flowcam_grey_offset import choose_collages, measure_grey_offset
-from edge_app.capture.flowcam_info import describe_run
-from edge_app.capture.flowcam_pictures import decide_depth, find_pictures
-from edge_app.capture.flowcam_rebuild import put_crops_back
+from edge_app.capture.flowcam.grey_offset import choose_collages, measure_grey_offset
+from edge_app.capture.flowcam.info import describe_run
+from edge_app.capture.flowcam.pictures import decide_depth, find_pictures
+from edge_app.capture.flowcam.rebuild import put_crops_back
 from edge_app.capture.frame import Companion, Frame
 from edge_app.capture.problems import Problems
 from edge_app.capture.source import SourceInfo

@@ -7,8 +7,8 @@ from typing import Final
 import numpy as np
 import numpy.typing as npt
 
-from edge_app.capture.flowcam_export import FlowCamTable
-from edge_app.capture.flowcam_pictures import file_key, file_name, read_grey
+from edge_app.capture.flowcam.export import FlowCamTable
+from edge_app.capture.flowcam.pictures import file_key, file_name, read_grey
 from edge_app.capture.image_files import GreyScaling, ImageFileError
 from edge_app.capture.problems import Problems
 

@@ -8,8 +8,8 @@ import numpy as np
 from edge_app.capture.crops import CropSource
 from edge_app.capture.directory import probe_pictures
 from edge_app.capture.image_files import GreyScaling
-from edge_app.capture.mfi_consistency import holds_frames
-from edge_app.capture.mfi_export import MfiExport, find_mfi_export
+from edge_app.capture.mfi.consistency import holds_frames
+from edge_app.capture.mfi.export import MfiExport, find_mfi_export
 from edge_app.errors import UserError
 
 __all__ = ["open_mfi_crops"]

@@ -8,8 +8,8 @@ from typing import Final
 import numpy as np
 import numpy.typing as npt
 
-from edge_app.capture.flowcam_export import FlowCamTable, find_backgrounds
-from edge_app.capture.flowcam_pictures import read_grey
+from edge_app.capture.flowcam.export import FlowCamTable, find_backgrounds
+from edge_app.capture.flowcam.pictures import read_grey
 from edge_app.capture.image_files import GreyScaling, ImageFileError
 from edge_app.capture.problems import Problems
 from edge_app.capture.uri import SourceUri

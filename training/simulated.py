@@ -52,10 +52,14 @@ CLASS_OFFSET_UNPLACED: Final = {"silicone_oil": 1.5}
 #: Share of each batch that is degraded as in the stability study, up to its severity 2.
 DEGRADED_SHARE: Final = 0.25
 
-#: Cameras, lamps and runs beyond those taught, for the temperature; the optics stay those of the training draw.
+#: Cameras, lamps and runs as an instrument has them that nobody looks after: some of them are taught, and they have a
+#: say in the temperature. The optics stay those of the training draw.
 WORSE: Final = ExposureRanges(
     noise=(0.004, 0.022), blur_px=(0.2, 1.3), gain=(0.6, 1.35), scale=(0.90, 1.11), threshold=(0.022, 0.075)
 )
+
+#: Share of the views that such a camera takes, in each photograph anew.
+WORSE_SHARE: Final = 0.3
 
 #: Smaller particles (true ECD, um) mostly look alike.
 SMALLEST_TOLD_APART_UM: Final = 4.0
@@ -223,12 +227,14 @@ class RollingExposures:
         return self.seed if last < 0 else self.seed + 1 + last
 
     def _expose(self, part: int, seed: int) -> LabelledCrops:
-        return simulated_crops(
-            self.store,
-            classes=KNOWN,
-            geometry=self.geometry,
-            seed=seed,
-            rows=np.arange(part, len(self.store), self.parts),
+        rows = np.arange(part, len(self.store), self.parts)
+        worse = np.random.default_rng([seed, part]).random(len(rows)) < WORSE_SHARE
+        return LabelledCrops.concatenate(
+            [
+                simulated_crops(self.store, classes=KNOWN, geometry=self.geometry, seed=seed, rows=some, ranges=ranges)
+                for some, ranges in ((rows[~worse], ExposureRanges()), (rows[worse], WORSE))
+                if len(some)
+            ]
         )
 
     def __call__(self, epoch: int) -> LabelledCrops:
@@ -446,6 +452,7 @@ def _finish(
             "samples_per_epoch": options.schedule.samples_per_epoch,
             "degraded_share": options.schedule.degraded_share,
             "dither_steps": options.schedule.dither_steps,
+            "worse_share": WORSE_SHARE,
             "prior": PRIOR,
             "history": compact(taught.history),
         },

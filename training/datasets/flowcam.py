@@ -190,9 +190,6 @@ def _particles(
     source: FlowCamSource, notes: Counter[str]
 ) -> list[tuple[int | None, npt.NDArray[np.uint8], npt.NDArray[np.float32]]]:
     """Number, ratio picture and place (1, 2) of each particle whose crop lies in its frame; others go to ``notes``."""
-    background = source.info.background
-    assert background is not None  # a FlowCam export without one does not open
-    scale = np.float32(RATIO_ONE) / np.maximum(background.astype(np.float32), 1)
     found = []
     delivered = 0
     for frame in source.frames():
@@ -205,6 +202,9 @@ def _particles(
                 "needed to find the labels"
             )
         delivered += len(identity)
+        # A run may have taken several backgrounds, the lamp having changed between them.
+        background = source.background_behind(int(np.asarray(columns["row"])[0]))
+        scale = np.float32(RATIO_ONE) / np.maximum(background.astype(np.float32), 1)
         boxes = zip(*(columns[k].tolist() for k in ("src_x", "src_y", "image_w", "image_h")), strict=True)
         for number, (x, y, width, height) in zip(identity.tolist(), boxes, strict=True):
             # An end before the frame must not be counted from its other side.

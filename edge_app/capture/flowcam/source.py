@@ -124,7 +124,7 @@ class FlowCamSource:
             return None
         columns = self._table.columns
         places = [(int(columns["src_x"][row]), int(columns["src_y"][row])) for row in rows]
-        image, clipped = put_crops_back(self._background(int(rows[0])), crops, places)
+        image, clipped = put_crops_back(self.background_behind(int(rows[0])), crops, places)
         height, width = image.shape
         for i in clipped:
             (h, w), (x, y) = crops[i].shape, places[i]
@@ -135,7 +135,8 @@ class FlowCamSource:
             )
         return image
 
-    def _background(self, row: int) -> npt.NDArray[np.uint8]:
+    def background_behind(self, row: int) -> npt.NDArray[np.uint8]:
+        """The picture, uint8 (H, W), that a row of the table names as its background; the first where it names none."""
         number = background_number(self._table, row)
         if number is not None and number in self._backgrounds:
             return self._backgrounds[number]

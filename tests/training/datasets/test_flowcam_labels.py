@@ -31,6 +31,7 @@ def write_export(
     ending: str = "tif",
     changes: dict[int, dict[str, Any]] | None = None,
     without: Sequence[str] = (),
+    names: Sequence[str] = NAMES,
 ) -> Path:
     """Particles 1 to 4, two in each of the frames 3 and 4, on a background without noise; ``changes`` by particle."""
     folder.mkdir(parents=True)
@@ -41,7 +42,7 @@ def write_export(
         row: dict[str, Any] = {"id": i + 1, "image_x": i * SIDE, "image_y": 0, "image_w": SIDE, "image_h": SIDE}
         row |= {"src_x": 10 + 25 * i, "src_y": 20, "src_image": 3 + i // 2, "cal_const": 0.5}
         rows.append(row | {"collage_file": f"run_000001.{ending}"} | (changes or {}).get(i + 1, {}))
-    names = [n for n in NAMES if n not in without]
+    names = [n for n in names if n not in without]
     lines = ["017", f"num-fields|{len(names)}", *(f"{n}|double" for n in names)]
     lines += ["|".join(str(row[n]) for n in names) for row in rows]
     (folder / "run.lst").write_text("\n".join(lines) + "\n")
@@ -152,3 +153,18 @@ def test_particles_of_frames_that_are_lost_are_noted(tmp_path: Path) -> None:
     found = read_flowcam([write_export(tmp_path / "run", changes={4: {"src_y": "x"}})])
     assert named(found) == [(1, "oil"), (2, "rest")]
     assert found.notes == {"run: bad_row": 1, "particles of frames that are lost": 1}
+
+
+def test_a_picture_is_divided_by_the_background_of_its_own_frame(tmp_path: Path) -> None:
+    numbers = {n: {"cal_image": 1 + (n > 2)} for n in range(1, 5)}
+    folder = write_export(tmp_path / "day5", names=(*NAMES, "cal_image"), changes=numbers)
+    dimmer = 2 * BACKGROUND // 3
+    collage = cv2.imread(str(folder / "run_000001.tif"), cv2.IMREAD_GRAYSCALE)
+    late = collage[:, 2 * SIDE :]
+    late[late == BACKGROUND] = dimmer
+    cv2.imwrite(str(folder / "run_000001.tif"), collage)
+    cv2.imwrite(str(folder / "cal_image_000002.tif"), np.full((80, 120), dimmer, np.uint8))
+    found = read_flowcam([folder])
+    middle = [int(picture[SIDE // 2, SIDE // 2]) for picture in found.pictures]
+    assert middle == [round(grey_of(n) * 160 / (BACKGROUND if n < 3 else dimmer)) for n in range(1, 5)]
+    assert all(picture[0, 0] == 160 for picture in found.pictures)

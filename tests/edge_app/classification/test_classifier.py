@@ -243,7 +243,7 @@ def test_tflite_runtime_gives_the_same_classes(classifier: Classifier, tmp_path:
     with np.load(out) as theirs:
         same = theirs["class_index"] == ours.class_index
         # The two round differently inside (docs/classification.md): it tips the scale where two classes are as likely.
-        assert same.mean() >= 0.985, f"{same.mean():.4f} of {len(crops)} crops have the same class"
+        assert same.mean() >= 0.99, f"{same.mean():.4f} of {len(crops)} crops have the same class"
         sure = ours.confidence > 0.6
         assert same[sure].mean() >= 0.998
         assert abs(theirs["probabilities"] - ours.probabilities).max() < 0.2

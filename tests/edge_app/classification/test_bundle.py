@@ -43,7 +43,7 @@ def test_the_shipped_bundle_has_the_promised_classes_and_true_hashes() -> None:
 
 
 def test_the_shipped_bundle_is_small() -> None:
-    assert sum(p.stat().st_size for p in SHIPPED.iterdir()) < 2_100_000
+    assert sum(p.stat().st_size for p in SHIPPED.iterdir()) < 2_300_000
 
 
 @pytest.mark.parametrize("name", ["model.tflite", "reference.npz", "MODEL_CARD.md", "float.weights.h5"])

@@ -17,36 +17,17 @@ from pathlib import Path
 
 import numpy as np
 
+from converters.check_particles import check_particles
 from converters.tflite import convert_to_int8, run_int8
-from edge_app.capture.simulation.flow_cell import open_simulation
-from edge_app.classification import Bundle, Crops, cut_crops
-from edge_app.classification.context import field_positions
-from edge_app.classification.crops import CropGeometry
-from edge_app.measurement.calibration import nominal_calibration
-from edge_app.measurement.descriptors import measure
-from edge_app.segmentation.segmenter import Segmenter
+from edge_app.classification import Bundle
 from training.fitting.start import network_from_bundle
 from training.integers import REPRESENTATIVE
 from training.learning import CODE_SCALE, network_inputs
 
-UM_PER_PX = 1.33
 
-
-def found_crops(frames: int, seed: int, *, geometry: CropGeometry) -> Crops:
-    """Particles that a run finds at line rate, as the network gets them."""
-    source = open_simulation(f"sim:?concentration=175000&size_min_um=4&frames={frames}&seed={seed}")
-    calibration = nominal_calibration(um_per_px=UM_PER_PX, depth_um=100.0)
-    segmenter, shots, parts = Segmenter(), list(source.frames()), []
-    segmenter.prime([shot.image for shot in shots[: segmenter.prime_frames]])
-    for shot in shots:
-        result = segmenter.process(shot)
-        if result.ratio is None:
-            continue
-        p = measure(result.ratio, result.regions, frame=0, time_s=0.0, calibration=calibration)
-        box = (p.x_px, p.y_px, p.width_px, p.height_px)
-        place = field_positions(*box, frame_shape=result.ratio.shape)
-        parts.append(cut_crops(result.ratio, *box, geometry=geometry, um_per_px=UM_PER_PX, field=place))
-    return Crops.concatenate(parts)
+def run_at_line_rate(frames: int, seed: int) -> str:
+    """A simulated run, as `converters.check_particles` takes it."""
+    return f"sim:?concentration=175000&size_min_um=4&frames={frames}&seed={seed}"
 
 
 def main() -> None:
@@ -58,9 +39,9 @@ def main() -> None:
     given = parser.parse_args()
     bundle = Bundle.load(given.bundle)
     model = network_from_bundle(bundle, bundle.classes)
-    crops = found_crops(given.frames, given.seed, geometry=bundle.geometry)
+    crops = check_particles(bundle, run_at_line_rate(given.frames, given.seed))
     # Other frames set the ranges.
-    like = found_crops(20, given.seed + 1, geometry=bundle.geometry)
+    like = check_particles(bundle, run_at_line_rate(20, given.seed + 1))
     like = like.take(np.random.default_rng(0).permutation(len(like))[:REPRESENTATIVE])
     said = model.predict(network_inputs(crops), batch_size=256, verbose=0)
     exact = said["logits"].argmax(axis=1)

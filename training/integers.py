@@ -66,8 +66,9 @@ def to_integers(
         heads_from = LabelledCrops.concatenate([calibration, learned_from.take(some)])
     answers = Answers.of(integer, model, heads_from)
     fitted = fit_heads(integer, answers)
+    never_learned = answers.first(len(calibration))
     for name, one in (("size_shift", integer), ("size_shift_fitted", fitted)):
-        if (shift := shift_of_size(one, answers.first(len(calibration)))) is not None:
+        if (shift := shift_of_size(one, never_learned)) is not None:
             record[name] = round(shift, 4)
     return fitted, record
 

@@ -218,24 +218,26 @@ def test_several_backgrounds(flowcam_export: Export, rewrite_list: Export) -> No
     assert source.info.details["backgrounds"] == 2
 
 
+SHEET = {
+    "id": "Particle ID",
+    "image_x": "Image X",
+    "image_y": "Image Y",
+    "image_w": "Image Width",
+    "image_h": "Image Height",
+    "src_x": "Capture X",
+    "src_y": "Capture Y",
+    "src_image": "Source Image",
+    "cal_image": "Calibration Image",
+    "cal_const": "Calibration Factor",
+    "elapsed_time": "Elapsed Time",
+    "collage_file": "Image File",
+}
+
+
 def test_spreadsheet_export_stands_in_for_a_missing_list(flowcam_export: Export) -> None:
     truth = flowcam_export()
     truth.list_file.unlink()
-    names = {
-        "id": "Particle ID",
-        "image_x": "Image X",
-        "image_y": "Image Y",
-        "image_w": "Image Width",
-        "image_h": "Image Height",
-        "src_x": "Capture X",
-        "src_y": "Capture Y",
-        "src_image": "Source Image",
-        "cal_image": "Calibration Image",
-        "cal_const": "Calibration Factor",
-        "elapsed_time": "Elapsed Time",
-        "collage_file": "Image File",
-    }
-    lines = [",".join(names.values())] + [",".join(str(row[n]) for n in names) for row in truth.rows]
+    lines = [",".join(SHEET.values())] + [",".join(str(row[n]) for n in SHEET) for row in truth.rows]
     (truth.folder / "run.csv").write_text("\n".join(lines))
     assert_rebuilt(truth)
 
@@ -269,20 +271,6 @@ def test_what_cannot_be_opened(flowcam_export: Export, tmp_path: Any) -> None:
         assert "\n" not in str(caught.value)
 
 
-SHEET = {
-    "id": "Particle ID",
-    "image_x": "Image X",
-    "image_y": "Image Y",
-    "image_w": "Image Width",
-    "image_h": "Image Height",
-    "src_x": "Capture X",
-    "src_y": "Capture Y",
-    "src_image": "Source Image",
-    "cal_image": "Calibration Image",
-    "cal_const": "Calibration Factor",
-    "elapsed_time": "Elapsed Time",
-    "collage_file": "Image File",
-}
 IN_PIXELS = ("image_x", "image_y", "image_w", "image_h", "src_x", "src_y")
 
 
